@@ -1,0 +1,1 @@
+"""What imgcls is measured against."""

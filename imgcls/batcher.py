@@ -1,0 +1,95 @@
+"""Adaptive batching for one engine: images that wait together run together.
+
+The first image of an idle engine runs at once, so nobody waits at low load. While the engine is
+busy, images gather; the next run takes all of them, up to `max_batch`, so batches fill by
+themselves under load. The queue is bounded, and what nobody waits for any more is dropped unrun.
+Only clean arrays of one shape get here, so no request can spoil the batch of another.
+"""
+
+import asyncio
+import time
+from collections import deque
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgcls.engine import Engine, Floats
+from imgcls.errors import Overloaded
+from imgcls.images import Pixels
+
+
+@dataclass(slots=True)
+class _Waiting:
+    pixels: Pixels
+    deadline: float
+    answer: "asyncio.Future[Floats]"
+
+
+class Batcher:
+    """One engine and its queue. All methods belong to one event loop.
+
+    `executor` runs the engine and must have a single thread: an engine is used by one at a time.
+    `max_queue` bounds the images that wait; `max_batch` those that run together.
+    """
+
+    def __init__(
+        self, engine: Engine, executor: Executor, *, max_batch: int, max_queue: int
+    ) -> None:
+        self.engine = engine
+        self._executor = executor
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._queue: deque[_Waiting] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    async def submit(self, pixels: Pixels, *, deadline: float) -> Floats:
+        """`uint8 [H, W, 3]` to its probabilities, `float32 [C]`.
+
+        `deadline` is a `time.monotonic()`: later than that the image is not run any more. Raises
+        `Overloaded` where the queue is full or the deadline has passed.
+        """
+        if len(self._queue) >= self._max_queue:
+            raise Overloaded(f"{len(self._queue)} images wait already; try again in a moment.")
+        answer: asyncio.Future[Floats] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(pixels, deadline, answer))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await answer
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._queue:
+                if batch := self._next_batch():
+                    pixels = np.stack([waiting.pixels for waiting in batch])
+                    try:
+                        rows = await loop.run_in_executor(
+                            self._executor, self.engine.probabilities, pixels
+                        )
+                    except Exception as err:  # whatever it was, these callers must hear of it
+                        for waiting in batch:
+                            if not waiting.answer.done():
+                                waiting.answer.set_exception(err)
+                        continue
+                    for waiting, row in zip(batch, rows, strict=True):
+                        if not waiting.answer.done():
+                            waiting.answer.set_result(row)
+        finally:
+            self._running = None
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Take from the queue what still has somebody waiting for it, at most `max_batch`."""
+        batch: list[_Waiting] = []
+        now = time.monotonic()
+        while self._queue and len(batch) < self._max_batch:
+            waiting = self._queue.popleft()
+            if waiting.answer.done():
+                continue
+            if waiting.deadline < now:
+                waiting.answer.set_exception(
+                    Overloaded("The request waited longer than its deadline; try again later.")
+                )
+                continue
+            batch.append(waiting)
+        return batch

@@ -1,0 +1,121 @@
+"""ModelCard: what a model says about itself.
+
+The card lies beside the graph as `card.json`. Everything that serving needs (labels,
+preprocessing, threshold) and everything a person asks of a model (recipe, metrics, history,
+lineage, versions) is in it; nothing else is.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imgcls.errors import BadModel
+
+CARD_FILE = "card.json"
+GRAPH_FILE = "model.onnx"
+GOLDEN_DIR = "golden"
+GOLDEN_FILE = "golden.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(_Frozen):
+    """How any picture becomes the `uint8 [height, width, 3]` array that the graph takes."""
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    resize: Literal["stretch", "pad", "crop"] = "stretch"
+    """`stretch` ignores the aspect ratio; `pad` keeps all of the picture and fills with white;
+    `crop` keeps the middle."""
+
+
+class ClassMetrics(_Frozen):
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Metrics(_Frozen):
+    """Measured on one held-out split that took no part in training or in model selection."""
+
+    split: str
+    images: int
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    per_class: list[ClassMetrics]
+    confusion_matrix: list[list[int]]
+    """Rows are the true classes, columns the predicted ones, both in the order of the labels."""
+
+
+class DatasetLineage(_Frozen):
+    tag: str
+    """`name:version`; the version is the hash of the content."""
+    images: int
+    splits: dict[str, int]
+    seed: int
+
+
+class ModelCard(_Frozen):
+    schema_version: int = 1
+    tag: str
+    """`name:version` in the BentoML model store."""
+    task: Literal["classification"] = "classification"
+    labels: list[str] = Field(min_length=2)
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Two classes only: `labels[1]` is the verdict when its probability reaches this."""
+    preprocessing: Preprocessing
+    embedding_dim: int
+    recipe: dict[str, Any]
+    """The whole training configuration, defaults included; `kind` names the recipe."""
+    backbone: str | None = None
+    metrics: Metrics
+    history: list[dict[str, float]] = []
+    """A row an epoch: `epoch`, `train_loss`, `val_loss`, `val_accuracy`, ..."""
+    dataset: DatasetLineage
+    baseline: bool = False
+    """Protected: `remove` and `remove_all` leave it alone."""
+    graph_sha256: str
+    parity: float
+    """Largest absolute difference of probabilities, graph against its training source."""
+    versions: dict[str, str] = {}
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    duration_seconds: float
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {k: v for k, v in self.recipe.items() if k != "kind"}
+
+    def save(self, folder: Path) -> None:
+        (folder / CARD_FILE).write_text(self.model_dump_json(indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ModelCard":
+        """Raises `BadModel` where the folder holds no readable card."""
+        path = folder / CARD_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as err:
+            raise BadModel(f"{path.name} of this model cannot be read: {err}") from err
+
+
+class Golden(_Frozen):
+    """One golden image: an encoded file in `golden/` and what the graph must answer to it."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.[a-z]{2,5}$")
+    probabilities: list[float]
+
+
+class GoldenSet(_Frozen):
+    """`golden/golden.json`: 8 to 16 images replayed whenever a model is loaded."""
+
+    schema_version: int = 1
+    tolerance: float = 1e-3
+    """Largest absolute difference allowed on another machine or provider."""
+    images: list[Golden]

@@ -1,0 +1,256 @@
+"""`imgcls models`: the store, and which model answers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgcls import console
+from imgcls.cli.options import Json, Tag
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from imgcls.card import ModelCard
+    from imgcls.registry import Registry
+
+app = typer.Typer(no_args_is_help=True, help="List, inspect, activate, move and remove models.")
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only models of this name.")]
+
+
+def _registry() -> "Registry":
+    from imgcls.registry import Registry
+
+    return Registry()
+
+
+@app.command("list")
+def list_models(name: Name = None, json: Json = False) -> None:
+    """List the models, newest first; `*` marks the active one.
+
+    imgcls models list
+    imgcls models list pets --json
+    """
+    from imgcls.schemas import ListResponse, ModelRow
+
+    registry = _registry()
+    active = registry.active()
+    rows = [ModelRow.of(card, active) for card in registry.cards(name)]
+    if json:
+        console.show_json(ListResponse(active=active, models=rows))
+        return
+    if not rows:
+        console.note("There are no models yet: `imgcls train DATA` makes one.")
+        return
+    columns = ["", "tag", "recipe", "#classes", "#accuracy", "#macro-F1", "dataset", "created"]
+    console.show(
+        console.table(
+            columns,
+            [
+                (
+                    "*" if row.active else "",
+                    row.tag + (" (baseline)" if row.baseline else ""),
+                    row.recipe,
+                    len(row.labels),
+                    f"{row.accuracy:.4f}",
+                    f"{row.macro_f1:.4f}",
+                    row.dataset,
+                    f"{row.created_at.astimezone():%Y-%m-%d %H:%M}",
+                )
+                for row in rows
+            ],
+        )
+    )
+
+
+@app.command()
+def show(tag: Tag, json: Json = False) -> None:
+    """Show everything a model says about itself: metrics, settings, lineage.
+
+    imgcls models show pets
+    imgcls models show pets:20261121083000a1b2c3 --json
+    """
+    registry = _registry()
+    card = registry.get(tag)
+    if json:
+        console.show_json(card)
+    else:
+        console.show(_facts(card, active=card.tag == registry.active()), *metric_tables(card))
+
+
+@app.command("set")
+def set_active(tag: Tag, json: Json = False) -> None:
+    """Make a model the active one, after it has passed its checks.
+
+    It is loaded and must answer its golden images rightly; if it does not, nothing changes.
+    Servers that run with the same home follow within a second.
+
+        imgcls models set pets
+    """
+    was, now = activate(tag)
+    _say_active(now, was, json)
+
+
+@app.command()
+def rollback(json: Json = False) -> None:
+    """Go back to the model that was active before; the same checks apply.
+
+    imgcls models rollback
+    """
+    from imgcls.engine import gate
+
+    registry = _registry()
+    was = registry.active()
+    tag = registry.before()
+    gate(registry.folder(tag))
+    registry.step_back(tag)
+    _say_active(tag, was, json)
+
+
+@app.command()
+def unset(json: Json = False) -> None:
+    """Leave no model active; `imgcls models rollback` brings the last one back.
+
+    imgcls models unset
+    """
+    _say_active(None, _registry().unset(), json)
+
+
+@app.command()
+def remove(
+    tags: Annotated[
+        list[str] | None, typer.Argument(metavar="[TAG]...", help="The models to delete.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every model that is neither active nor a baseline.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Baselines too (by tag).")] = False,
+    json: Json = False,
+) -> None:
+    """Delete models. The active one is always refused, baselines unless forced.
+
+    imgcls models remove pets:20261121083000a1b2c3
+    imgcls models remove --all
+    """
+    from imgcls.schemas import RemoveResponse
+
+    if everything == bool(tags):
+        raise typer.BadParameter("Give the tags to delete, or --all.")
+    registry = _registry()
+    if everything:
+        removed = registry.remove_all()
+    else:
+        for tag in tags or []:  # all of them must exist before the first one goes
+            registry.folder(tag)
+        removed = [registry.remove(tag, force=force) for tag in tags or []]
+    if json:
+        left = [card.tag for card in registry.cards()]
+        console.show_json(RemoveResponse(removed=removed, left=left))
+    else:
+        console.show(*(f"removed {tag}" for tag in removed))
+        if not removed:
+            console.note("Nothing to remove.")
+
+
+@app.command()
+def export(
+    tag: Tag,
+    target: Annotated[
+        Path, typer.Argument(metavar="[TARGET]", help="A file (.bentomodel) or a folder.")
+    ] = Path("."),
+    json: Json = False,
+) -> None:
+    """Write a model to one file, for another machine.
+
+    imgcls models export pets
+    imgcls models export pets /backup/pets.bentomodel
+    """
+    path = _registry().export(tag, target)
+    if json:
+        console.show_json({"path": str(path)})
+    else:
+        console.show(f"wrote {path}")
+        console.note(f"On the other machine: imgcls models import {path.name}")
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote.")],
+    json: Json = False,
+) -> None:
+    """Take a model from a file; it must pass the same checks as any other.
+
+    imgcls models import pets.bentomodel
+    """
+    tag = _registry().import_(source)
+    if json:
+        console.show_json({"tag": tag})
+    else:
+        console.show(f"imported {tag}")
+        console.note(f"To use it: imgcls models set {tag}")
+
+
+def activate(tag: str) -> tuple[str | None, str]:
+    """Gate a model and make it active; the tags before and after."""
+    from imgcls.engine import gate
+
+    registry = _registry()
+    was = registry.active()
+    card = gate(registry.folder(tag)).card
+    registry.point(card.tag)
+    return was, card.tag
+
+
+def metric_tables(card: "ModelCard") -> "list[Table | str]":
+    """The held-out metrics of a model, in all and by class."""
+    metrics = card.metrics
+    columns = ["class", "#precision", "#recall", "#F1", "#images"]
+    return [
+        f"{card.tag} on {console.plural(metrics.images, 'image')} of the {metrics.split} split",
+        console.table(
+            ["#accuracy", "#macro-F1", "#log-loss"],
+            [(f"{metrics.accuracy:.4f}", f"{metrics.macro_f1:.4f}", f"{metrics.log_loss:.4f}")],
+        ),
+        console.table(
+            columns,
+            [
+                (m.label, f"{m.precision:.3f}", f"{m.recall:.3f}", f"{m.f1:.3f}", f"{m.support:,}")
+                for m in metrics.per_class
+            ],
+        ),
+    ]
+
+
+def _facts(card: "ModelCard", *, active: bool) -> "Table":
+    size = card.preprocessing
+    facts: list[tuple[str, object]] = [
+        ("tag", card.tag + (" (active)" if active else "")),
+        ("protected", "yes, a baseline" if card.baseline else "no"),
+        ("task", card.task),
+        ("classes", f"{len(card.labels)}: {', '.join(card.labels)}"),
+        ("threshold", "-" if card.threshold is None else card.threshold),
+        ("input", f"{size.width} x {size.height}, {size.resize}"),
+        ("embedding", card.embedding_dim),
+        ("recipe", card.recipe.get("kind")),
+        ("backbone", card.backbone or "-"),
+        ("settings", ", ".join(f"{k}={v}" for k, v in card.hyperparameters.items())),
+        ("dataset", f"{card.dataset.tag}, {card.dataset.images:,} images"),
+        ("splits", ", ".join(f"{k} {v:,}" for k, v in card.dataset.splits.items())),
+        ("parity", f"{card.parity:.2g}"),
+        ("versions", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
+        ("created", f"{card.created_at.astimezone():%Y-%m-%d %H:%M}"),
+        ("duration", console.span(card.duration_seconds)),
+    ]
+    return console.facts(facts)
+
+
+def _say_active(now: str | None, was: str | None, json: bool) -> None:
+    from imgcls.schemas import ActiveResponse
+
+    if json:
+        console.show_json(ActiveResponse(active=now, previous=was))
+        return
+    console.show(f"active: {now or 'none'}")
+    if was != now:
+        console.note(f"before: {was or 'none'}")

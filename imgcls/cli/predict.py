@@ -1,0 +1,128 @@
+"""`imgcls predict`: a model over files, without a server."""
+
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgcls import console
+from imgcls.cli.options import Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from imgcls.engine import Engine
+    from imgcls.inference import Answers
+
+_SHOWN = 20
+
+
+def predict(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATHS...", help="Images, folders, patterns, zips or tars."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="TAG", help="A model; the active one if left out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to a .csv, .parquet or .jsonl file.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, help="Keep the N largest probabilities.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Two classes: from where on it is the second."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Images in one batch.")] = 64,
+    json: Json = False,
+) -> None:
+    """Classify images on this machine, without a server.
+
+    A file that cannot be read gets a row with an error; the exit code is 1 only if none could.
+    Without `--out` a table of the first answers is shown; with `--json`, a JSON line a file.
+
+        imgcls predict cat.jpg
+        imgcls predict photos/ more.zip --out answers.csv
+        imgcls predict 'scans/**/*.tif' --model pets --top-k 3 --json
+    """
+    from imgcls import inference
+    from imgcls.cli.answers import JsonLines, OutFile
+
+    with ExitStack() as stack:
+        inputs = stack.enter_context(inference.Inputs(paths))
+        engine = _engine(model)
+        card = engine.card
+        inference.check_options(card, top_k, threshold)
+        total = inputs.count()
+        if not total:
+            raise typer.BadParameter("There is no image file in what was given.")
+        file = stack.enter_context(OutFile(out, card.labels)) if out else None
+        lines = JsonLines(sys.stdout, card.labels) if json and not out else None
+        stages = stack.enter_context(console.Stages())
+        first: list[Answers] = []
+        counts: Counter[str] = Counter()
+        done = failed = 0
+        for answers in inference.predict(
+            engine, inputs, batch=batch, top_k=top_k, threshold=threshold
+        ):
+            for sink in (file, lines):
+                if sink is not None:
+                    sink.write(answers)
+            if done < _SHOWN:
+                first.append(answers)
+            counts.update(label for label in answers.labels if label is not None)
+            done += len(answers.paths)
+            failed += sum(error is not None for error in answers.errors)
+            stages.count("predicting", done, total, f"{failed:,} bad" if failed else "")
+    summary = {"model": card.tag, "images": done, "failed": failed, "labels": dict(counts)}
+    if json and out:
+        console.show_json(summary | {"out": str(out)})
+    elif not json:
+        if not out:
+            console.show(_table(first, card.labels, top_k))
+        told = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(10))
+        bad = f", {failed:,} cannot be read" if failed else ""
+        console.note(f"{card.tag}: {console.plural(done, 'image')}{bad}" + (told and f": {told}"))
+        if out:
+            console.show(f"wrote {out}")
+        elif done > _SHOWN:
+            console.note(f"The first {_SHOWN} are shown; --out FILE.csv or --json gives all.")
+    if failed == done:
+        raise typer.Exit(1)
+
+
+def _engine(model: str | None) -> "Engine":
+    from imgcls.engine import gate
+    from imgcls.errors import NoActiveModel
+    from imgcls.registry import Registry
+
+    registry = Registry()
+    tag = model or registry.active()
+    if tag is None:
+        raise NoActiveModel(
+            "No model is active: name one with --model TAG, or make one active with "
+            "`imgcls models set TAG`; `imgcls models list` shows those there are."
+        )
+    return gate(registry.folder(tag))
+
+
+def _table(first: "list[Answers]", labels: list[str], top_k: int | None) -> "Table":
+    """The first rows, with the runners-up in the last column."""
+    rows = []
+    for answers in first:
+        for i, path in enumerate(answers.paths):
+            shares = answers.probabilities[i]
+            order = (-shares).argsort(kind="stable")[: top_k or 3].tolist()
+            told = ", ".join(f"{labels[c]} {shares[c]:.3f}" for c in order)
+            probability = answers.probability[i]
+            rows.append(
+                (path, answers.errors[i], "", "")
+                if probability is None
+                else (path, answers.labels[i], f"{probability:.4f}", told)
+            )
+    return console.table(["path", "label", "#probability", "most likely"], rows[:_SHOWN])

@@ -1,0 +1,44 @@
+"""`imgcls serve`: becomes `bentoml serve`."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from imgcls import console
+from imgcls.cli.options import Json
+
+
+def serve(
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option(help="0.0.0.0 takes requests from other machines.")] = (
+        "127.0.0.1"
+    ),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; IMGCLS_WORKERS, else 1.")
+    ] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when code changes.")] = False,
+    json: Json = False,
+) -> None:
+    """Serve predictions, training and everything else over HTTP.
+
+    It starts without any model too: train one, make it active, and the server follows.
+
+        imgcls serve
+        imgcls serve --host 0.0.0.0 --port 8080 --workers 4
+        curl -F images=@cat.jpg http://127.0.0.1:3000/predict
+    """
+    from imgcls.cli.server import check_port, serve_command
+
+    check_port(host, port)
+    environment = dict(os.environ)
+    if workers is not None:
+        environment["IMGCLS_WORKERS"] = str(workers)
+    command = serve_command(host, port, reload=reload)
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    if json:
+        console.show_json({"url": url, "pid": os.getpid()})
+    console.note(f"Serving on {url} (documentation there); stop with Ctrl-C.")
+    sys.stdout.flush()
+    os.execve(command[0], command, environment)

@@ -1,0 +1,179 @@
+"""`imgcls train` and `imgcls recipes`: the same road as the service's `/fit`."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imgcls import console
+from imgcls.cli.options import Data, Json
+
+if TYPE_CHECKING:
+    from imgcls.card import ModelCard
+    from imgcls.jobs import Job, JobRequest
+    from imgcls.recipes import Recipe
+
+
+def train(
+    data: Data,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See `imgcls recipes`. [default: cnn]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recipe in YAML instead.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name; the dataset's if left out.")
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=1, help="Give up after that.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Protect the model from removal.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
+    activate: Annotated[
+        bool, typer.Option("--activate", help="Make the model the active one when it is done.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a model, test it, and put it into the store.
+
+    Training is a process of its own; Ctrl-C stops it and leaves nothing behind.
+
+        imgcls train photos.zip
+        imgcls train photos/ --name pets --set epochs=20 --set augment.rotation=15 --activate
+        imgcls train photos.zip --recipe linear-probe --set weights=resnet18.pth
+        imgcls train photos.zip --config my-recipe.yaml --time-limit 600 --json
+    """
+    from imgcls.cli.data import open_data
+    from imgcls.cli.models import activate as make_active
+    from imgcls.cli.models import metric_tables
+    from imgcls.files import check_name
+    from imgcls.jobs import JobRequest
+
+    if recipe is not None and config is not None:
+        raise typer.BadParameter("Give either --recipe or --config.")
+    chosen = choose_recipe(recipe, config, changes or [])
+    if name is not None:
+        check_name(name, "model name")
+    with open_data(data, seed) as dataset:
+        tag = dataset.tag
+        console.note(f"{tag}: {len(dataset):,} images, {len(dataset.labels)} classes")
+    request = JobRequest(
+        dataset=tag,
+        recipe=chosen.model_dump(mode="json"),
+        name=name or tag.partition(":")[0],
+        time_limit=time_limit,
+        baseline=baseline,
+        seed=seed,
+    )
+    job, card = run_job(request)
+    if activate:
+        make_active(card.tag)
+    if json:
+        console.show_json({"job": job, "card": card, "active": activate})
+        return
+    console.show(*metric_tables(card))
+    console.show(f"registered {card.tag}" + (" and made it active" if activate else ""))
+    if not activate:
+        console.note(f"To use it:   imgcls models set {card.tag}")
+    console.note("To serve it: imgcls serve")
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Print this one in full, as YAML.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the recipes, or print one in full, ready to be edited.
+
+    imgcls recipes
+    imgcls recipes cnn > my-recipe.yaml
+    imgcls train photos.zip --config my-recipe.yaml
+    """
+    from imgcls.recipes import DEFAULT_RECIPE, RECIPES, load_recipe, to_yaml
+
+    if name is not None:
+        recipe = load_recipe(name)
+        if json:
+            console.show_json(recipe)
+        else:
+            console.show(to_yaml(recipe).rstrip())
+    elif json:
+        listed: list[dict[str, Any]] = [
+            {"name": key, "summary": kind.summary, "default": key == DEFAULT_RECIPE}
+            for key, kind in RECIPES.items()
+        ]
+        console.show_json({"recipes": listed})
+    else:
+        rows = [
+            (key + (" (default)" if key == DEFAULT_RECIPE else ""), kind.summary)
+            for key, kind in RECIPES.items()
+        ]
+        console.show(console.table(["recipe", "what it does"], rows))
+        console.note("All settings of one: imgcls recipes NAME")
+
+
+def choose_recipe(name: str | None, config: Path | None, changes: list[str]) -> "Recipe":
+    """The recipe by name or file, changed; files that it names as absolute paths."""
+    from imgcls.errors import BadRecipe
+    from imgcls.recipes import (
+        DEFAULT_RECIPE,
+        LinearProbe,
+        load_recipe,
+        parse_override,
+        read_recipe_file,
+    )
+
+    source = read_recipe_file(config) if config is not None else name or DEFAULT_RECIPE
+    recipe = load_recipe(source, dict(parse_override(change) for change in changes))
+    if isinstance(recipe, LinearProbe) and recipe.weights not in ("imagenet", "none"):
+        weights = Path(recipe.weights).expanduser().resolve()
+        if not weights.is_file():
+            raise BadRecipe(
+                f"There is no weights file {weights}; give `weights` as imagenet, none, or the "
+                "path of a state dict."
+            )
+        # The job runs elsewhere: only an absolute path means the same file there.
+        recipe = recipe.model_copy(update={"weights": str(weights)})
+    return recipe
+
+
+def run_job(request: "JobRequest") -> "tuple[Job, ModelCard]":
+    """Start a job, show its progress, and return its end and the model it made.
+
+    Whatever interrupts the wait cancels the job. Raises the error that it failed with.
+    """
+    from imgcls.cli.jobs import watch
+    from imgcls.errors import JobOver
+    from imgcls.jobs import Jobs
+    from imgcls.registry import Registry
+
+    jobs = Jobs()
+    job = jobs.start(request)
+    console.note(f"job {job.id} (log: {jobs.root / job.id / 'log.txt'})")
+    try:
+        job = watch(jobs, job.id)
+    except BaseException:
+        with contextlib.suppress(JobOver):
+            jobs.cancel(job.id)
+            console.note(f"job {job.id}: cancelled")
+        raise
+    if job.state != "succeeded" or job.tag is None:
+        raise _failure(job, jobs.root / job.id / "log.txt")
+    return job, Registry().get(job.tag)
+
+
+def _failure(job: "Job", log: Path) -> Exception:
+    from imgcls.errors import BY_CODE, Conflict, TrainingFailed
+
+    reason = job.reason or f"The job has {job.state}."
+    kind = Conflict if job.state == "cancelled" else BY_CODE.get(job.code or "", TrainingFailed)
+    return kind(f"{reason} The log is {log}.", detail={"job": job.model_dump(mode="json")})

@@ -1,0 +1,309 @@
+"""Client: the HTTP interface as Python methods, with the server's own types and errors.
+
+    with Client("http://127.0.0.1:3000") as client:
+        client.predict("cat.jpg").predictions[0].label
+
+A refusal raises the same class as on the server (`imgcls.errors`), found by its `code`. A server
+that is not there raises `ConnectionError`, one that does not answer in time `TimeoutError`. Nothing
+is tried twice: only the caller knows what may be.
+"""
+
+import contextlib
+import json
+import mimetypes
+import os
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from imgcls.card import ModelCard
+from imgcls.errors import BY_CODE, BadArgument, ImgclsError
+from imgcls.jobs import Job
+from imgcls.schemas import (
+    ActiveResponse,
+    FitResponse,
+    JobsResponse,
+    ListResponse,
+    PredictResponse,
+    RemoveResponse,
+)
+
+if TYPE_CHECKING:
+    from imgcls.data import DatasetSummary
+    from imgcls.eda import Profile
+
+Image: TypeAlias = str | os.PathLike[str] | bytes
+"""A path, or the bytes of an encoded image."""
+_Model = TypeVar("_Model", bound=BaseModel)
+_POLL = 0.5
+
+
+class Client:
+    """One server. Safe to share between threads; close it, or use it in a `with`.
+
+    `timeout` is in seconds, for each wait on the network. `upload`, `eda` and a `fit` that waits
+    take as long as their work does. `token` is sent as `Authorization: Bearer`.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:3000",
+        *,
+        timeout: float = 60.0,
+        token: str | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._slow = httpx.Timeout(timeout, read=None, write=None)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
+        except httpx.InvalidURL as err:
+            raise BadArgument(f"{url!r} is not an address such as http://127.0.0.1:3000.") from err
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Predictions.
+
+    def predict(
+        self,
+        images: Image | Sequence[Image],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+    ) -> PredictResponse:
+        """Predictions for one image or several, in their order, in one request.
+
+        `model` is a tag; without it the active model answers. A single bad image raises its
+        `BadImage`; among several, its place carries `error` and `code`.
+        """
+        batch = [images] if isinstance(images, str | bytes | os.PathLike) else list(images)
+        files = [("images", _part(image, index)) for index, image in enumerate(batch)]
+        form = {"model": model, "top_k": top_k, "threshold": threshold}
+        return self._form("/predict", PredictResponse, form, files)
+
+    # Data.
+
+    def upload(self, path: str | os.PathLike[str], name: str | None = None) -> "DatasetSummary":
+        """Send a zip or tar, or a folder (zipped on the way), to be stored as a dataset.
+
+        `name` defaults to that of the file. Raises `BadArchive` and what else indexing finds.
+        """
+        from imgcls.data import DatasetSummary
+        from imgcls.data.summary import slug, stem
+
+        source = Path(path).resolve()
+        form = {"name": name or slug(stem(source))}
+        with _zipped(source) if source.is_dir() else source.open("rb") as file:
+            files = [("archive", (source.name, file, "application/octet-stream"))]
+            return self._form("/upload", DatasetSummary, form, files, slow=True)
+
+    def datasets(self) -> "list[DatasetSummary]":
+        """The stored datasets."""
+        from imgcls.data import DatasetSummary
+
+        found = self._post("/datasets")["datasets"]
+        return [DatasetSummary.model_validate(summary) for summary in found]
+
+    def eda(self, dataset: str) -> "Profile":
+        """The profile of a stored dataset. Raises `DatasetNotFound`."""
+        from imgcls.eda import Profile
+
+        return Profile.model_validate(self._post("/eda", slow=True, dataset=dataset))
+
+    # Training.
+
+    def fit(
+        self,
+        dataset: str,
+        name: str,
+        recipe: str | Mapping[str, Any] = "cnn",
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        time_limit: float | None = None,
+        wait: bool = False,
+        baseline: bool = False,
+        seed: int = 0,
+    ) -> FitResponse:
+        """Start a training job on a stored dataset; the model will be called `name:...`.
+
+        `recipe` is a recipe's name or a whole configuration, `overrides` change it by dotted
+        keys. With `wait` the answer comes when the job is over and carries the model's card; a
+        failed training raises its error, one past `time_limit` seconds `TimeLimitExceeded`.
+        """
+        return FitResponse.model_validate(
+            self._post(
+                "/fit",
+                slow=wait,
+                dataset=dataset,
+                name=name,
+                recipe=recipe if isinstance(recipe, str) else dict(recipe),
+                overrides=dict(overrides or {}),
+                time_limit=time_limit,
+                wait=wait,
+                baseline=baseline,
+                seed=seed,
+            )
+        )
+
+    def follow(self, job_id: str, *, poll: float = _POLL) -> Iterator[Job]:
+        """Yield the job whenever it has changed, and last when it is over."""
+        before: Job | None = None
+        while True:
+            job = self.job(job_id)
+            if job != before:
+                yield job
+            if job.over:
+                return
+            before = job
+            time.sleep(poll)
+
+    def jobs(self) -> "list[Job]":
+        """All jobs, newest first."""
+        return JobsResponse.model_validate(self._post("/jobs")).jobs
+
+    def job(self, job_id: str) -> Job:
+        """Where a job stands. Raises `JobNotFound`."""
+        return Job.model_validate(self._post("/job", id=job_id))
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job. Raises `JobNotFound`, `JobOver`."""
+        return Job.model_validate(self._post("/cancel", id=job_id))
+
+    # Models.
+
+    def list(self, name: str | None = None) -> ListResponse:
+        """The models (of one name), newest first, and which is active."""
+        return ListResponse.model_validate(self._post("/list", name=name))
+
+    def info(self, tag: str) -> ModelCard:
+        """The card of a model. Raises `ModelNotFound`."""
+        return ModelCard.model_validate(self._post("/info", tag=tag))
+
+    def set(self, tag: str) -> ActiveResponse:
+        """Make a model the active one. Raises `ModelNotFound`, `BadModel`, `GateFailed`."""
+        return ActiveResponse.model_validate(self._post("/set", tag=tag))
+
+    def rollback(self) -> ActiveResponse:
+        """Go back to the model that was active before. Raises `Conflict` where there is none."""
+        return ActiveResponse.model_validate(self._post("/rollback"))
+
+    def unset(self) -> ActiveResponse:
+        """Leave no model active."""
+        return ActiveResponse.model_validate(self._post("/unset"))
+
+    def remove(self, tag: str) -> RemoveResponse:
+        """Delete a model. Raises `ModelNotFound`, or `ModelInUse` if it is active or a baseline."""
+        return RemoveResponse.model_validate(self._post("/remove", tag=tag))
+
+    def remove_all(self, name: str | None = None) -> RemoveResponse:
+        """Delete every model (of one name) that is neither active nor a baseline."""
+        return RemoveResponse.model_validate(self._post("/remove_all", name=name))
+
+    # Health.
+
+    def ready(self) -> bool:
+        """Whether the server is up and takes requests; False too where there is none."""
+        try:
+            return self._http.get("/readyz", timeout=5.0).is_success
+        except httpx.TransportError:
+            return False
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Return once the server is ready. Raises `TimeoutError` after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self.ready():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The server at {self.url} was not ready within {timeout:g} s.")
+            time.sleep(0.1)
+
+    # The wire.
+
+    def _post(self, route: str, *, slow: bool = False, **body: Any) -> Any:
+        return self._send(route, slow, json=body).json()
+
+    def _form(
+        self,
+        route: str,
+        answer: type[_Model],
+        form: Mapping[str, Any],
+        files: Sequence[Any],
+        *,
+        slow: bool = False,
+    ) -> _Model:
+        data = {key: str(value) for key, value in form.items() if value is not None}
+        return answer.model_validate_json(self._send(route, slow, data=data, files=files).content)
+
+    def _send(self, route: str, slow: bool, **content: Any) -> httpx.Response:
+        if slow:
+            content["timeout"] = self._slow
+        try:
+            response = self._http.post(route, **content)
+        except httpx.TimeoutException as err:
+            raise TimeoutError(
+                f"The server at {self.url} did not answer {route} in time; "
+                "give the client a longer timeout."
+            ) from err
+        except (httpx.ConnectError, httpx.UnsupportedProtocol) as err:
+            raise ConnectionError(
+                f"No server answers at {self.url}; start one with `imgcls serve`."
+            ) from err
+        except httpx.TransportError as err:
+            raise ConnectionError(f"The connection to {self.url} broke: {err}") from err
+        if not response.is_success:
+            raise _refusal(response)
+        return response
+
+
+def _part(image: Image, index: int) -> tuple[str, bytes, str]:
+    if isinstance(image, bytes):
+        return f"image-{index}", image, "application/octet-stream"
+    path = Path(image)
+    mime = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return path.name, path.read_bytes(), mime
+
+
+@contextlib.contextmanager
+def _zipped(folder: Path) -> Iterator[IO[bytes]]:
+    """The files under `folder` in a temporary zip; stored, since images are compressed already."""
+    with tempfile.TemporaryFile(suffix=".zip") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    archive.write(path, path.relative_to(folder).as_posix())
+        file.seek(0)
+        yield file
+
+
+def _refusal(response: httpx.Response) -> ImgclsError:
+    """The exception that the server raised, as far as its answer tells."""
+    try:
+        body = response.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        body = None
+    body = body if isinstance(body, dict) else {}
+    message = str(body.get("error") or response.text[:300] or response.reason_phrase)
+    known = BY_CODE.get(str(body.get("code")))
+    if known is None:
+        message = f"The server answered {response.status_code}: {message}"
+        return ImgclsError(message, detail=body.get("detail"))
+    return known(message, detail=body.get("detail"))

@@ -1,0 +1,32 @@
+"""Datasets: an archive or a folder of labelled images, and the index of one pass over it.
+
+    entries -> zips, tars, folders -> reader -> measure -> scan (worker)
+            -> layout, splits -> index -> source, dataset -> store -> opening
+
+`open_dataset` is the way in. Names are loaded when first used, so that the child processes of a
+scan import what measuring needs and nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imgcls.data.dataset import Dataset
+    from imgcls.data.opening import open_dataset
+    from imgcls.data.store import DatasetStore
+    from imgcls.data.summary import DatasetSummary
+
+__all__ = ["Dataset", "DatasetStore", "DatasetSummary", "open_dataset"]
+
+_MODULES = {
+    "Dataset": "imgcls.data.dataset",
+    "DatasetStore": "imgcls.data.store",
+    "DatasetSummary": "imgcls.data.summary",
+    "open_dataset": "imgcls.data.opening",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

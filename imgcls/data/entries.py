@@ -1,0 +1,136 @@
+"""Entries: the image files of a source as columns, and which file names count as images.
+
+A source (zip, tar, folder) lists its entries once; chunks of them travel to the workers that
+measure them. Nothing here opens a file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from imgcls.errors import BadArchive
+from imgcls.images import EXTENSIONS
+
+Kind = Literal["folder", "zip", "tar"]
+Ints = npt.NDArray[np.int64]
+
+MAX_IMAGE_BYTES = 256 * 2**20
+"""A single encoded image above this is a row with an error: it would fill the memory."""
+NO_CRC = -1
+_LITTER = ("thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """One row an image file; every array has the length of `names`."""
+
+    names: list[str]
+    """Names inside the source, `/` between folders."""
+    offset: Ints
+    """Zip: of the local header, from the start of the file. Tar: of the data. Folder: 0."""
+    packed: Ints
+    """Bytes as they lie in the source."""
+    size: Ints
+    """Bytes of the image file."""
+    method: Ints
+    """0 stored, 8 deflated (the numbers of the zip format)."""
+    crc: Ints
+    """CRC-32 of the image file, `NO_CRC` where the source holds none."""
+    locations: list[bytes] | None = None
+    """Folders only: the path under the root as the file system spells it."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: Any) -> "Entries":
+        """The given rows (a slice or an integer array), in that order."""
+        index = range(*rows.indices(len(self))) if isinstance(rows, slice) else rows.tolist()
+        return Entries(
+            [self.names[i] for i in index],
+            self.offset[rows],
+            self.packed[rows],
+            self.size[rows],
+            self.method[rows],
+            self.crc[rows],
+            None if self.locations is None else [self.locations[i] for i in index],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a source holds: its images, and how many other files were passed over."""
+
+    kind: Kind
+    entries: Entries
+    others: int
+
+
+def make_entries(
+    names: list[str], numbers: Sequence[Sequence[int]] | Ints, locations: list[bytes] | None = None
+) -> Entries:
+    """Entries from a sequence of `(offset, packed, size, method, crc)`, one a name."""
+    table = np.array(numbers, dtype=np.int64).reshape(len(names), 5)
+    offset, packed, size, method, crc = (np.ascontiguousarray(column) for column in table.T)
+    return Entries(names, offset, packed, size, method, crc, locations)
+
+
+def is_image(name: str) -> bool:
+    """Whether the extension promises an image."""
+    return name[name.rfind(".") :].lower() in EXTENSIONS
+
+
+def is_litter(name: str) -> bool:
+    """Files that operating systems leave behind, and everything hidden."""
+    if name.startswith(".") or "/." in name:
+        return True
+    if "__MACOSX" in name and "__MACOSX" in name.split("/"):
+        return True
+    return name.endswith(("b", "B", "i", "I")) and name.rpartition("/")[2].lower() in _LITTER
+
+
+def safe_name(name: str) -> str:
+    """The name of an archive entry, `./` removed. Raises `BadArchive` where it leaves the root."""
+    if ".." not in name and name[:1] not in ("/", ".") and name[1:2] != ":":
+        return name
+    while name.startswith("./"):
+        name = name[2:]
+    drive = len(name) > 1 and name[1] == ":" and name[0].isalpha()
+    if name.startswith("/") or drive or ".." in name.split("/"):
+        raise BadArchive(
+            f"The archive holds {name[:200]!r}, which points outside of it; pack the folder again "
+            "with plain relative names."
+        )
+    return name
+
+
+def printable(name: str) -> str:
+    """The name as valid UTF-8: bytes that no encoding explains become escapes."""
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Budget:
+    """Counts files and bytes while a source is listed, and stops it at the limits."""
+
+    def __init__(self, max_files: int, max_bytes: int) -> None:
+        self.max_files, self.max_bytes = max_files, max_bytes
+        self.files = self.bytes = 0
+
+    def spend(self, size: int) -> None:
+        """One more file of `size` bytes. Raises `BadArchive` above a limit."""
+        self.files += 1
+        self.bytes += size
+        if self.files > self.max_files:
+            raise BadArchive(
+                f"The archive holds more than {self.max_files:,} files; split it, or raise "
+                "IMGCLS_MAX_ARCHIVE_FILES."
+            )
+        if self.bytes > self.max_bytes:
+            raise BadArchive(
+                f"The archive unpacks to more than {self.max_bytes >> 20:,} MiB; split it, or "
+                "raise IMGCLS_MAX_ARCHIVE_MB."
+            )

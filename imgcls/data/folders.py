@@ -1,0 +1,74 @@
+"""Folders: a walk into entries, and the fingerprint that tells whether the folder changed.
+
+Links to folders are not followed; links to files are, while their target lies under the root.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from imgcls.data.entries import (
+    NO_CRC,
+    Budget,
+    Listing,
+    is_image,
+    is_litter,
+    make_entries,
+    printable,
+)
+from imgcls.errors import BadDataset
+
+
+def list_folder(root: Path, budget: Budget) -> tuple[Listing, str]:
+    """The image files under `root`, and the fingerprint of (path, size, mtime). `BadDataset`."""
+    top = os.path.realpath(root)
+    names: list[str] = []
+    locations: list[bytes] = []
+    numbers: list[tuple[int, int, int, int, int]] = []
+    stamps: list[bytes] = []
+    others = 0
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        try:
+            scan = os.scandir(os.path.join(top, folder))
+        except OSError as err:
+            raise BadDataset(
+                f"The folder {os.path.join(root, folder)} cannot be read ({err.strerror}); check "
+                "that it exists and may be read."
+            ) from err
+        with scan:
+            for item in scan:
+                name = f"{folder}/{item.name}" if folder else item.name
+                if is_litter(name):
+                    continue
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(name)
+                    continue
+                if not is_image(name):
+                    others += 1
+                    continue
+                location = _inside(top, name) if item.is_symlink() else name
+                try:
+                    if location is None:
+                        continue
+                    info = item.stat()
+                except OSError:
+                    continue  # a link to nothing
+                if not stat.S_ISREG(info.st_mode):
+                    continue
+                budget.spend(info.st_size)
+                names.append(printable(name))
+                locations.append(os.fsencode(location))
+                numbers.append((0, info.st_size, info.st_size, 0, NO_CRC))
+                stamps.append(b"%s\0%d\0%d" % (os.fsencode(name), info.st_size, info.st_mtime_ns))
+    fingerprint = hashlib.blake2b(b"\n".join(sorted(stamps)), digest_size=20).hexdigest()
+    return Listing("folder", make_entries(names, numbers, locations), others), fingerprint
+
+
+def _inside(top: str, name: str) -> str | None:
+    """Where a link leads, relative to the root; None where it leaves the root."""
+    target = os.path.realpath(os.path.join(top, name))
+    prefix = top.rstrip(os.sep) + os.sep
+    return target[len(prefix) :] if target.startswith(prefix) else None

@@ -1,0 +1,142 @@
+"""Index: what one pass over a dataset found, as an Arrow table kept in Parquet.
+
+A row an image file, in path order. Splits that depend on a seed are not stored: `with_splits`
+adds them when the dataset is opened.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgcls.data.entries import Entries
+from imgcls.data.layout import SPLITS, Layout
+from imgcls.data.measure import NUMBERS, Measures
+from imgcls.data.splits import assign_splits
+from imgcls.errors import BadDataset
+
+SCHEMA_VERSION = 1
+_VERSION_KEY = b"schema_version"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("given_split", pa.string()),
+        pa.field("format", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("content_hash", pa.string()),
+        pa.field("phash", pa.uint64()),
+        *(pa.field(f"sum_{channel}", pa.uint64()) for channel in "rgb"),
+        *(pa.field(f"sumsq_{channel}", pa.uint64()) for channel in "rgb"),
+        pa.field("error", pa.string()),
+        # Where the bytes lie; `reader.py` knows the meaning.
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("packed", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("method", pa.int64(), nullable=False),
+        pa.field("crc", pa.int64(), nullable=False),
+        pa.field("location", pa.binary()),
+    ],
+    metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
+)
+"""Null in the measured columns means that `error` is set. Sides are those of the upright image,
+in pixels; sums run over all of its pixels, channel values 0 to 255."""
+
+
+def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
+    """The table of `SCHEMA`; `entries` and `found` are rows of the layout, in its order."""
+    bad = np.array([error is not None for error in found.error], dtype=bool)
+    columns: dict[str, Any] = {
+        "path": layout.paths,
+        "label": layout.labels,
+        "given_split": layout.given,
+        "format": pa.array(found.format, pa.string(), mask=bad),
+        "bytes": found.column("bytes"),
+        "content_hash": found.content_hash,
+        "error": found.error,
+        "offset": found.column("offset"),
+        "packed": entries.packed,
+        "size": entries.size,
+        "method": entries.method,
+        "crc": entries.crc,
+        "location": entries.locations or pa.nulls(len(bad), pa.binary()),
+    }
+    for name in NUMBERS[NUMBERS.index("width") :]:
+        values = found.column(name)
+        kind = SCHEMA.field(name).type
+        values = values.view(np.uint64) if kind == pa.uint64() else values.astype(np.int32)
+        columns[name] = pa.array(values, kind, mask=bad)
+    table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    return table.take(pa.array(_path_order(layout.paths)))
+
+
+def _path_order(paths: list[str]) -> npt.NDArray[np.int64]:
+    return np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
+
+
+def content_version(index: pa.Table) -> str:
+    """First 12 hex digits of the BLAKE2b of all (path, label, given split, content hash)."""
+    columns = (index[name].to_pylist() for name in ("path", "label", "given_split", "content_hash"))
+    lines = sorted("\0".join(value or "" for value in row) for row in zip(*columns, strict=True))
+    return hashlib.blake2b("\n".join(lines).encode("utf-8"), digest_size=20).hexdigest()[:12]
+
+
+def class_names(index: pa.Table) -> list[str]:
+    """Sorted labels that have a readable image. Raises `BadDataset` where there are not two."""
+    readable = index.filter(index["error"].is_null())
+    labels = sorted(set(readable["label"].unique().to_pylist()))
+    if len(labels) < 2:
+        first = next((error for error in index["error"].to_pylist() if error), "none")
+        raise BadDataset(
+            f"Images that can be read were found for {len(labels)} classes; two are needed. "
+            f"{len(index) - len(readable):,} of {len(index):,} images cannot be read, the first "
+            f"one because: {first}"
+        )
+    return labels
+
+
+def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
+    """The index with a `split` column behind `label`, in place of the given splits."""
+    codes = {label: code for code, label in enumerate(labels)}
+    label_codes = np.array([codes.get(label, -1) for label in index["label"].to_pylist()], np.int64)
+    split_codes = {name: code for code, name in enumerate(SPLITS)}
+    given = np.array([split_codes.get(name, -1) for name in index["given_split"].to_pylist()])
+    readable = index["error"].is_null().to_pylist()
+    hashes = [
+        value if good else None
+        for value, good in zip(index["content_hash"].to_pylist(), readable, strict=True)
+    ]
+    assigned = assign_splits(label_codes, given.astype(np.int64), hashes, seed)
+    column = pa.array(np.array(SPLITS)[assigned], pa.string())
+    return index.add_column(2, pa.field("split", pa.string(), nullable=False), column)
+
+
+def write_index(index: pa.Table, path: Path) -> None:
+    """As Parquet, flushed to disk; the caller publishes it by its own marker."""
+    with path.open("xb") as file:
+        pq.write_table(index, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_index(path: Path) -> pa.Table:
+    """Raises `FileNotFoundError`, or `BadDataset` where it cannot be understood."""
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as err:
+        raise BadDataset(f"The index {path} is damaged; add the dataset again.") from err
+    version = (table.schema.metadata or {}).get(_VERSION_KEY)
+    if version != str(SCHEMA_VERSION).encode() or table.schema.names != SCHEMA.names:
+        raise BadDataset(f"The index {path} is of another version; add the dataset again.")
+    return table

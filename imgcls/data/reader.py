@@ -1,0 +1,177 @@
+"""Reader: the encoded bytes of one entry, straight from a folder, zip or tar.
+
+Archives are read by offset with `os.pread` on one descriptor, so threads share a reader and no
+file is ever unpacked to disk. What an entry holds is `images.py`'s business.
+"""
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from imgcls.data.entries import MAX_IMAGE_BYTES, NO_CRC, Entries, Kind
+from imgcls.errors import BadDataset, BadImage, BrokenImage, ImageTooLarge
+
+_LOCAL = struct.Struct("<26x2H")
+_SPAN = 1 << 20
+"""Bytes fetched at once where small entries lie one behind the other."""
+_SLACK = 512
+"""Room for what a local header may hold beyond the fixed part."""
+
+
+class Reader:
+    """Thread-safe. Raises `BadDataset` where the source cannot be opened."""
+
+    def __init__(self, kind: Kind, path: Path) -> None:
+        self.kind, self.path = kind, path
+        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if kind == "folder" else 0)
+        try:
+            self._fd = os.open(path, flags)
+        except OSError as err:
+            raise BadDataset(
+                f"The {kind} {path} of the dataset cannot be opened ({err.strerror}); put it back, "
+                "or add the dataset again from where it is now."
+            ) from err
+
+    def read(
+        self, offset: int, packed: int, size: int, method: int, crc: int, location: bytes | None
+    ) -> bytes:
+        """One file's bytes; `offset` is that of the data. Raises `BadImage`."""
+        if size > MAX_IMAGE_BYTES or packed > MAX_IMAGE_BYTES:
+            raise _too_large(max(size, packed))
+        if location is not None:
+            return self._read_file(location)
+        return _unpack(self._pread(packed, offset), packed, size, method, crc)
+
+    def scan(self, entries: Entries) -> Iterator[tuple[bytes | BadImage, int]]:
+        """Bytes (or what is wrong with them) and data offset of every entry, in order.
+
+        Neighbours are fetched together, so sort by offset. A zip's offsets are those of local
+        headers here: the offset of the data is found in passing, and is what `read` takes.
+        """
+        nowhere: list[bytes | None] = [None] * len(entries)
+        rows = zip(
+            entries.offset.tolist(),
+            entries.packed.tolist(),
+            entries.size.tolist(),
+            entries.method.tolist(),
+            entries.crc.tolist(),
+            entries.locations or nowhere,
+            strict=True,
+        )
+        span = _Span(self, int(entries.offset[-1] + entries.packed[-1]) if len(entries) else 0)
+        for offset, packed, size, method, crc, location in rows:
+            try:
+                if location is not None or max(size, packed) > MAX_IMAGE_BYTES:
+                    yield self.read(0, packed, size, method, crc, location), 0
+                    continue
+                if self.kind == "zip":
+                    offset = span.data_offset(offset, packed)
+                yield _unpack(span.get(offset, packed), packed, size, method, crc), offset
+            except BadImage as err:
+                yield err, offset
+
+    def _read_file(self, location: bytes) -> bytes:
+        try:
+            # Links were resolved when the folder was listed; one that appeared since is refused.
+            fd = os.open(
+                location,
+                os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                dir_fd=self._fd,
+            )
+        except OSError as err:
+            raise BrokenImage(f"The file cannot be opened: {err.strerror}.") from err
+        with open(fd, "rb", buffering=0) as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise BrokenImage("The file is not a regular file.")
+            if info.st_size > MAX_IMAGE_BYTES:
+                raise _too_large(info.st_size)
+            try:
+                data = file.read(info.st_size) or b""
+                while len(data) < info.st_size and (more := file.read(info.st_size - len(data))):
+                    data += more
+            except OSError as err:
+                raise BrokenImage(f"The file cannot be read: {err.strerror}.") from err
+            return data
+
+    def _pread(self, length: int, offset: int) -> bytes:
+        try:
+            data = os.pread(self._fd, length, offset)
+            while 0 < len(data) < length and (
+                more := os.pread(self._fd, length - len(data), offset + len(data))
+            ):
+                data += more
+        except (OSError, OverflowError) as err:
+            raise BrokenImage("The archive cannot be read at the place of this file.") from err
+        return data
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Span:
+    """A window over the archive that moves forward with the entries of a chunk."""
+
+    def __init__(self, reader: Reader, end: int) -> None:
+        self._reader, self._end = reader, end + _SLACK
+        self._start, self._data = 0, b""
+
+    def get(self, offset: int, length: int) -> bytes:
+        at = offset - self._start
+        if at < 0 or at + length > len(self._data):
+            ahead = min(_SPAN, self._end - offset)
+            self._data = self._reader._pread(max(length, ahead), offset)
+            self._start, at = offset, 0
+        return self._data[at : at + length]
+
+    def data_offset(self, offset: int, packed: int) -> int:
+        """Of an entry's data, behind its local header and the two fields of its own length."""
+        at = offset - self._start
+        if at < 0 or at + _LOCAL.size + packed + _SLACK > len(self._data):
+            self.get(offset, _LOCAL.size + packed + _SLACK)
+            at = offset - self._start
+        if self._data[at : at + 4] != b"PK\x03\x04" or at + _LOCAL.size > len(self._data):
+            raise BrokenImage("The zip archive is damaged at the place of this file.")
+        name_length, extra_length = _LOCAL.unpack_from(self._data, at)
+        return offset + _LOCAL.size + int(name_length) + int(extra_length)
+
+
+def _too_large(size: int) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"The file has {size >> 20:,} MiB; at most {MAX_IMAGE_BYTES >> 20} MiB are accepted."
+    )
+
+
+def _unpack(raw: bytes, packed: int, size: int, method: int, crc: int) -> bytes:
+    if len(raw) < packed:
+        raise BrokenImage("The archive ends before this file does.")
+    data = raw
+    if method != 0:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            # Never more than declared, whatever the compressed bytes claim to hold.
+            data = inflate.decompress(raw, size + 1)
+        except zlib.error as err:
+            raise BrokenImage("The compressed bytes of this file are damaged.") from err
+    if len(data) != size:
+        raise BrokenImage("The file is not of the size that the archive states.")
+    if crc != NO_CRC and zlib.crc32(data) != crc:
+        raise BrokenImage("The file does not match the checksum that the archive states.")
+    return data

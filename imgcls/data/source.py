@@ -1,0 +1,96 @@
+"""Source: the folder or archive behind a dataset, recognised, listed, fingerprinted.
+
+A fingerprint tells cheaply whether a source is still the one that was indexed: size and time of
+an archive, the listing of a folder.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from imgcls.data.entries import Budget, Kind, Listing
+from imgcls.data.folders import list_folder
+from imgcls.data.index import build_index
+from imgcls.data.layout import arrange
+from imgcls.data.scan import Progress, scan
+from imgcls.data.tars import compression, is_tar, list_tar, unpack
+from imgcls.data.zips import is_zip, list_zip
+from imgcls.errors import BadArchive, BadDataset
+from imgcls.settings import get_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`path` is what was asked for; `data` is what is read: the same, or the unpacked tar."""
+
+    kind: Kind
+    path: Path
+    data: Path
+    fingerprint: str
+    listing: Listing
+
+
+def fingerprint(path: Path) -> str | None:
+    """Of a folder or an archive; None where there is nothing."""
+    try:
+        if path.is_dir():
+            return list_folder(path, _budget())[1]
+        info = path.stat()
+    except (OSError, BadDataset):
+        return None
+    return f"{info.st_size}-{info.st_mtime_ns}"
+
+
+def open_source(path: Path, unpacked: Path) -> Source:
+    """Recognise and list. A compressed tar is unpacked to the file `unpacked`.
+
+    Raises `BadDataset`, and `BadArchive` for what is no archive, a broken or a hostile one.
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_dir():
+        listing, mark = list_folder(path, _budget())
+        return Source("folder", path, path, mark, listing)
+    mark = fingerprint(path) or ""
+    data = path
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+            if how := compression(head):
+                unpack(path, unpacked, how, get_settings().max_archive_mb << 20)
+                data = unpacked
+            elif is_tar(head) and not head.startswith(b"PK"):
+                return Source("tar", path, path, mark, list_tar(file.fileno(), _budget()))
+            elif is_zip(file.fileno()):
+                return Source("zip", path, path, mark, list_zip(file.fileno(), _budget()))
+            else:
+                raise BadArchive(
+                    f"{path.name} is not a zip or tar archive, or it was cut short; pack the image "
+                    "folder as .zip, .tar or .tar.gz."
+                )
+        with data.open("rb") as file:
+            return Source("tar", path, data, mark, list_tar(file.fileno(), _budget()))
+    except (FileNotFoundError, PermissionError) as err:
+        raise BadDataset(
+            f"{path} cannot be opened ({err.strerror}); check that it exists and may be read."
+        ) from err
+
+
+def index_source(source: Source, progress: Progress | None) -> tuple[pa.Table, int]:
+    """One pass over all images: the index, and how many files were left out of it."""
+    listing = source.listing
+    layout = arrange(listing.entries.names, listing.others)
+    entries = listing.entries.take(np.array(layout.rows, dtype=np.int64))
+    # Neighbours are read together; folders keep the order of their listing.
+    order = np.argsort(entries.offset, kind="stable")
+    entries = entries.take(order)
+    found = scan(source.kind, source.data, entries, progress=progress)
+    index = build_index(layout.take(order.tolist()), entries, found)
+    return index, listing.others + layout.loose
+
+
+def _budget() -> Budget:
+    settings = get_settings()
+    return Budget(settings.max_archive_files, settings.max_archive_mb << 20)

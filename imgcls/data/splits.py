@@ -1,0 +1,89 @@
+"""Splits: which images train a model, which select it, which measure it.
+
+Given splits are kept. What is missing is carved out of the rest: 15% for `val`, 15% for `test`,
+class by class. Exact duplicates stay together, so that no test image has been trained on. The
+choice depends on the seed and the content hashes alone, not on names or order.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from imgcls.data.layout import SPLITS
+
+SHARE = 0.15
+TRAIN, VAL, TEST = range(len(SPLITS))
+
+
+def assign_splits(
+    labels: npt.NDArray[np.int64],
+    given: npt.NDArray[np.int64],
+    hashes: Sequence[str | None],
+    seed: int,
+) -> npt.NDArray[np.int64]:
+    """Split codes (0 train, 1 val, 2 test) of `[n]` images.
+
+    `labels` are class codes; `given` holds split codes, -1 where no folder states one; `hashes`
+    are content hashes, None for images that could not be read: those stay in `train`, or where
+    they were given.
+
+    A class with three different images or more has one in every split; with two, the second goes
+    to `test` where that is missing, else to `val`; a single one trains.
+    """
+    splits = np.where(given < 0, TRAIN, given)
+    readable = np.array([value is not None for value in hashes], dtype=bool)
+    missing = [code for code in (TEST, VAL) if not (given[readable] == code).any()]
+    pool = np.flatnonzero(readable & (splits == TRAIN))
+    if not missing or not len(pool):
+        return splits
+    numbers: dict[str | None, int] = {}
+    groups = np.array([numbers.setdefault(hashes[row], len(numbers)) for row in pool.tolist()])
+    names = [str(name) for name in numbers]
+    sizes = np.bincount(groups)
+    # An image under two labels is one group still: it follows the first of its classes.
+    owner = np.full(len(names), labels.max() + 1)
+    np.minimum.at(owner, groups, labels[pool])
+    draw = _draw(names, seed)
+    chosen = np.full(len(names), TRAIN)
+    order = np.lexsort((draw, owner))
+    for members in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+        _carve(chosen, members, sizes, missing)
+    splits[pool] = chosen[groups]
+    return splits
+
+
+def _draw(names: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+    """A random-looking number for each content hash: splitmix64 (Steele et al., 2014)."""
+    value = np.array([int(name[:16], 16) for name in names], dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        value ^= np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15)
+        value += np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def _carve(
+    chosen: npt.NDArray[np.int64],
+    members: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    missing: list[int],
+) -> None:
+    """Move groups of one class, already in drawn order, out of train."""
+    images = int(sizes[members].sum())
+    wanted = {code: max(1, round(SHARE * images)) for code in missing[: len(members) - 1]}
+    left = len(members)
+    for group in members.tolist():
+        for code in wanted:
+            if sizes[group] <= wanted[code] and left > 1:
+                chosen[group] = code
+                wanted[code] -= int(sizes[group])
+                left -= 1
+                break
+    for code in wanted:
+        if (chosen[members] != code).all():
+            # Every group is larger than the share: the smallest one goes.
+            still = members[chosen[members] == TRAIN]
+            if len(still) > 1:
+                chosen[still[np.argmin(sizes[still])]] = code

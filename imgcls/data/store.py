@@ -1,0 +1,245 @@
+"""DatasetStore: datasets kept as an index, with their archive or a reference to where it is.
+
+    datasets/<name>/<version>/dataset.json      written last: without it there is no dataset
+                              index-<id>.parquet
+                              archive-<id>.zip  only where the store owns the data
+
+Readers take their file names from `dataset.json`, which is replaced as a whole: a dataset added
+again while it is being opened shows either state, never a mixture.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imgcls.data.dataset import Dataset
+from imgcls.data.index import class_names, content_version, read_index, with_splits, write_index
+from imgcls.data.layout import SPLITS
+from imgcls.data.scan import Progress
+from imgcls.data.source import Source, fingerprint, index_source, open_source
+from imgcls.data.summary import (
+    ENTRY_FILE,
+    TAG,
+    DatasetSummary,
+    Entry,
+    load_entry,
+    slug,
+    stem,
+)
+from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
+from imgcls.settings import get_settings
+
+_ABANDONED = 24 * 3600
+"""Seconds after which the folder of unfinished work belongs to nobody."""
+
+Found = list[tuple[Path, Entry]]
+
+
+class DatasetStore:
+    """An empty store is the normal first state. Several processes may use one store."""
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.root = (home or get_settings().home) / "datasets"
+
+    def add(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        move: bool = False,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> DatasetSummary:
+        """Index a folder or an archive and keep the index.
+
+        The data stays where it is and must remain there; `move=True` (uploads) moves an archive
+        into the store, once all went well. A compressed tar is unpacked into the store either way.
+        Where the same unchanged path is in the store under that name, nothing is read again.
+        `progress` is called with (images done, images in all); what it raises ends the work.
+
+        Raises `BadDataset`, `BadArchive`, and `BadArgument` for a folder that is to be moved.
+        """
+        return self.add_entry(Path(path), name, move, seed, progress)[1].summary
+
+    def list(self) -> list[DatasetSummary]:
+        """All datasets, newest first. Never raises: what cannot be read is left out."""
+        found = [entry.summary for _, entry in self._entries("*")]
+        return sorted(found, key=lambda summary: summary.created_at, reverse=True)
+
+    def get(self, tag: str) -> DatasetSummary:
+        """By `name:version`, or the latest by `name`. Raises `DatasetNotFound`."""
+        return self._entry(tag)[1].summary
+
+    def open(self, tag: str, *, seed: int = 0) -> Dataset:
+        """Raises `DatasetNotFound`, and `BadDataset` where the data has changed or is gone."""
+        folder, entry = self._entry(tag)
+        _check_unchanged(entry)
+        with contextlib.suppress(FileNotFoundError):
+            return open_entry(folder, entry, seed)
+        # Replaced between the two reads: what is there now is whole.
+        folder, entry = self._entry(tag)
+        _check_unchanged(entry)
+        try:
+            return open_entry(folder, entry, seed)
+        except FileNotFoundError as err:
+            raise BadDataset(
+                f"The index of {entry.summary.tag} is gone; add the dataset again."
+            ) from err
+
+    def add_entry(
+        self, path: Path, name: str | None, move: bool, seed: int, progress: Progress | None
+    ) -> tuple[Path, Entry]:
+        """`add`, and the folder of the entry."""
+        path = Path(os.path.abspath(path))
+        if not path.exists():
+            raise BadDataset(f"There is no file or folder {path}; check the path.")
+        if move and path.is_dir():
+            raise BadArgument("Only an archive can be moved into the store; pack the folder first.")
+        name = slug(name or stem(path))
+        if not move and (known := self._find(path, name)) is not None:
+            return known
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        work = self.root / f".tmp-{uuid4().hex}"
+        work.mkdir()
+        try:
+            unique = uuid4().hex[:12]
+            source = open_source(path, work / f"archive-{unique}.tar")
+            index, ignored = index_source(source, progress)
+            archive = f"archive-{unique}.{source.kind}" if move else None
+            entry = Entry(
+                summary=_summary(name, source, index, ignored, seed),
+                source=str(path),
+                fingerprint=source.fingerprint,
+                index=f"index-{unique}.parquet",
+                archive=archive if source.data == path else source.data.name,
+                moved=move,
+            )
+            write_index(index, work / entry.index)
+            with self._locked():
+                return self._publish(entry, work, source), entry
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _publish(self, entry: Entry, work: Path, source: Source) -> Path:
+        if fingerprint(source.path) != entry.fingerprint:
+            raise BadDataset(f"{source.path} changed while it was read; add it again.")
+        name, _, version = entry.summary.tag.partition(":")
+        folder = self.root / name / version
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(work / entry.index, folder / entry.index)
+        if entry.archive:
+            shutil.move(source.data, folder / entry.archive)
+        draft = work / ENTRY_FILE
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(entry.model_dump_json(indent=2))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, folder / ENTRY_FILE)
+        if entry.moved:
+            source.path.unlink(missing_ok=True)
+        for file_path in folder.iterdir():
+            if file_path.name not in (ENTRY_FILE, entry.index, entry.archive):
+                with contextlib.suppress(OSError):
+                    file_path.unlink()
+        return folder
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process publishes at a time; the lock ends with the process."""
+        with (self.root / ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left behind."""
+        for work in self.root.glob(".tmp-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - work.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(work, ignore_errors=True)
+
+    def _entries(self, name: str) -> Found:
+        """Whole entries; folders of work in progress begin with a dot and are left out."""
+        try:
+            files = sorted(self.root.glob(f"{name}/*/{ENTRY_FILE}"))
+        except OSError:
+            return []
+        return [
+            (file.parent, entry)
+            for file in files
+            if file.parent.parent.name[0] != "." and (entry := load_entry(file)) is not None
+        ]
+
+    def _find(self, path: Path, name: str) -> tuple[Path, Entry] | None:
+        """The entry made from this path, while the path is unchanged."""
+        found = [
+            (folder, entry)
+            for folder, entry in self._entries(name)
+            if entry.source == str(path) and not entry.moved and (folder / entry.index).exists()
+        ]
+        mark = fingerprint(path) if found else None
+        return next((item for item in found if item[1].fingerprint == mark), None)
+
+    def _entry(self, tag: str) -> tuple[Path, Entry]:
+        if match := TAG.fullmatch(tag):
+            name, version = match.groups()
+            found = [
+                item
+                for item in self._entries(name)
+                if version in (None, "latest") or item[1].summary.tag == tag
+            ]
+            if found:
+                return max(found, key=lambda item: item[1].summary.created_at)
+        tags = [summary.tag for summary in self.list()]
+        known = f"there are: {', '.join(tags[:20])}" if tags else "the store is empty"
+        raise DatasetNotFound(f"There is no dataset {tag[:100]!r}; {known}.", detail=tags[:100])
+
+
+def open_entry(folder: Path, entry: Entry, seed: int) -> Dataset:
+    """Without asking whether the source is unchanged. Raises `FileNotFoundError`, `BadDataset`."""
+    index = read_index(folder / entry.index)
+    data = folder / entry.archive if entry.archive else Path(entry.source)
+    summary = entry.summary
+    return Dataset(summary.tag, summary.labels, index, summary.source, data, seed)
+
+
+def _summary(name: str, source: Source, index: pa.Table, ignored: int, seed: int) -> DatasetSummary:
+    labels = class_names(index)
+    readable = index.filter(index["error"].is_null())
+    splits = with_splits(readable, labels, seed)["split"]
+    return DatasetSummary(
+        tag=f"{name}:{content_version(index)}",
+        labels=labels,
+        images=len(readable),
+        unreadable=len(index) - len(readable),
+        ignored=ignored,
+        splits={split: pc.sum(pc.equal(splits, split)).as_py() for split in SPLITS},
+        bytes=pc.sum(index["bytes"]).as_py(),
+        created_at=datetime.now(UTC),
+        source=source.kind,
+    )
+
+
+def _check_unchanged(entry: Entry) -> None:
+    if entry.archive is not None:
+        return
+    mark = fingerprint(Path(entry.source))
+    if mark is None:
+        raise BadDataset(
+            f"The data of {entry.summary.tag} is gone from {entry.source}; put it back, or add the "
+            "dataset again from where it is now."
+        )
+    if mark != entry.fingerprint:
+        raise BadDataset(
+            f"{entry.source} has changed since {entry.summary.tag} was added; add it again, which "
+            "makes a new version."
+        )

@@ -1,0 +1,85 @@
+"""What the store writes about a dataset: the summary that lists show, and the entry around it.
+
+Names and tags are made and recognised here too. Nothing here reads an image.
+"""
+
+import re
+import unicodedata
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+ENTRY_FILE = "dataset.json"
+MAX_NAME = 63
+TAG = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})(?::([0-9a-f]{12}|latest))?")
+"""`name:version`, or `name` and `name:latest` for the newest."""
+ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".zip", ".tar")
+
+
+class DatasetSummary(BaseModel):
+    """What lists show of a dataset."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tag: str
+    """`name:version`; the version is the hash of the content."""
+    labels: list[str]
+    """Class names, sorted."""
+    images: int
+    """Readable ones."""
+    unreadable: int
+    """Files with the extension of an image that cannot be decoded."""
+    ignored: int = 0
+    """Files that are no images, and images that lie in no class folder."""
+    splits: dict[str, int]
+    """Readable images in `train`, `val` and `test`, with the seed given when it was added."""
+    bytes: int
+    """Of all image files together, as encoded."""
+    created_at: datetime
+    source: Literal["folder", "zip", "tar"]
+
+
+class Entry(BaseModel):
+    """`dataset.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = 1
+    summary: DatasetSummary
+    source: str
+    """Absolute path of what was added."""
+    fingerprint: str
+    """Of the source, when it was indexed."""
+    index: str
+    """File name of the index, in the entry's folder."""
+    archive: str | None = None
+    """File in the entry's folder that is read in place of the source."""
+    moved: bool = False
+    """The source itself was moved here: nothing is left to compare with."""
+
+
+def load_entry(file: Path) -> Entry | None:
+    """The entry in a `dataset.json`; None where there is none that can be understood."""
+    try:
+        return Entry.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def slug(text: str) -> str:
+    """A dataset's name from any text: lower case, `[a-z0-9._-]`, at most 63 characters."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    plain = re.sub(r"[^a-z0-9._-]+", "-", plain).strip("._-")[:MAX_NAME].rstrip("._-")
+    return plain or "dataset"
+
+
+def stem(path: Path) -> str:
+    """The name of a folder, or of an archive without its suffixes."""
+    name = path.name
+    if not path.is_dir():
+        for suffix in ARCHIVE_SUFFIXES:
+            if name.lower().endswith(suffix):
+                return name[: -len(suffix)]
+    return name

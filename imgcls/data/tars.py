@@ -1,0 +1,170 @@
+"""Tar archives: headers read into entries, and compressed ones unpacked to a plain tar first.
+
+Parsed here and not by `tarfile`, which takes seconds over 120,000 members and reads extended
+headers of any size into memory. Formats: ustar, GNU long names, pax `path` and `size`
+(POSIX.1-2001). Links, devices and sparse files are passed over, never followed.
+"""
+
+import bz2
+import gzip
+import lzma
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from imgcls.data.entries import (
+    NO_CRC,
+    Budget,
+    Listing,
+    is_image,
+    is_litter,
+    make_entries,
+    printable,
+    safe_name,
+)
+from imgcls.errors import BadArchive
+
+_BLOCK = 512
+_MAX_EXTENDED = 1 << 20
+"""Bytes that an extended header (a long name, pax records) may have."""
+_REGULAR = (b"0", b"\0", b"7")
+
+
+def compression(head: bytes) -> str | None:
+    """`gz`, `bz2` or `xz` by the first bytes of a file."""
+    if head[:2] == b"\x1f\x8b":
+        return "gz"
+    if head[:3] == b"BZh":
+        return "bz2"
+    return "xz" if head[:6] == b"\xfd7zXZ\0" else None
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether the first block of a file is the header of a tar archive."""
+    return len(head) >= _BLOCK and _checksum(head[:_BLOCK])
+
+
+def unpack(source: Path, target: Path, how: str, max_bytes: int) -> None:
+    """Decompress `source` into the plain tar `target`. Raises `BadArchive`."""
+    written = 0
+    try:
+        with _opened(source, how) as packed, target.open("xb") as plain:
+            while block := packed.read(1 << 20):
+                if written == 0 and not is_tar(block):
+                    raise BadArchive(
+                        f"{source.name} is not a zip or tar archive; pack the image folder as one."
+                    )
+                written += len(block)
+                if written > max_bytes:
+                    raise BadArchive(
+                        f"The archive unpacks to more than {max_bytes >> 20:,} MiB; split it, or "
+                        "raise IMGCLS_MAX_ARCHIVE_MB."
+                    )
+                plain.write(block)
+            plain.flush()
+            os.fsync(plain.fileno())
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError) as err:
+        raise BadArchive(f"{source.name} is damaged or was cut short; pack it again.") from err
+    except OSError as err:
+        if err.errno is not None:
+            raise
+        raise BadArchive(f"{source.name} is damaged or was cut short; pack it again.") from err
+
+
+def _opened(source: Path, how: str) -> BinaryIO:
+    if how == "gz":
+        return cast(BinaryIO, gzip.open(source, "rb"))
+    return cast(BinaryIO, bz2.open(source, "rb") if how == "bz2" else lzma.open(source, "rb"))
+
+
+def list_tar(fd: int, budget: Budget) -> Listing:
+    """The image files of the plain tar behind `fd`. Raises `BadArchive`."""
+    end = os.fstat(fd).st_size
+    found: dict[str, tuple[int, int, int, int, int]] = {}
+    others = position = 0
+    pending: dict[str, bytes] = {}
+    while True:
+        header = os.pread(fd, _BLOCK, position)
+        if len(header) < _BLOCK:  # a whole archive ends with blocks of zeros
+            raise BadArchive("The tar archive was cut short; pack it again.")
+        if not header.strip(b"\0"):
+            break
+        if not _checksum(header):
+            raise BadArchive("The tar archive is damaged: a header in it cannot be read.")
+        position += _BLOCK
+        kind = header[156:157]
+        size = _number(pending["size"] if "size" in pending else header[124:136], pending)
+        data, position = position, position + -(-size // _BLOCK) * _BLOCK
+        if data + size > end:
+            raise BadArchive("The tar archive was cut short; pack it again.")
+        if kind in (b"x", b"L"):
+            if size > _MAX_EXTENDED:
+                raise BadArchive("The tar archive is damaged: a header in it is too long.")
+            body = os.pread(fd, size, data)
+            pending.update({"path": body.rstrip(b"\0")} if kind == b"L" else _pax(body))
+            continue
+        if kind in (b"g", b"K"):
+            continue
+        name = safe_name(_decode(pending.get("path") or _name(header)))
+        sparse = any(key.startswith("GNU.sparse") for key in pending)
+        pending = {}
+        if kind == b"5" or name.endswith("/"):
+            continue
+        budget.spend(size)
+        if kind not in _REGULAR or sparse or is_litter(name):
+            continue
+        if not is_image(name):
+            others += 1
+            continue
+        # A name given twice: the later one counts, as it would after unpacking.
+        found[name] = (data, size, size, 0, NO_CRC)
+    return Listing("tar", make_entries(list(found), list(found.values())), others)
+
+
+def _checksum(header: bytes) -> bool:
+    """The header's own check: the sum of its bytes, its checksum field read as spaces."""
+    try:
+        stated = int(header[148:156].strip(b" \0") or b"x", 8)
+    except ValueError:
+        return False
+    return stated == sum(header) - sum(header[148:156]) + 8 * 32
+
+
+def _number(field: bytes, pending: dict[str, bytes]) -> int:
+    try:
+        if "size" in pending:
+            value = int(pending["size"])
+        elif field[:1] == b"\x80":  # GNU: binary, for sizes from 8 GiB
+            value = int.from_bytes(field[1:], "big")
+        else:
+            value = int(field.strip(b" \0") or b"0", 8)
+    except ValueError as err:
+        raise BadArchive("The tar archive is damaged: a size in it cannot be read.") from err
+    if not 0 <= value < 2**62:
+        raise BadArchive("The tar archive is damaged: a size in it cannot be.")
+    return value
+
+
+def _name(header: bytes) -> bytes:
+    name = header[:100].partition(b"\0")[0]
+    if header[257:263] == b"ustar\0" and (prefix := header[345:500].partition(b"\0")[0]):
+        return prefix + b"/" + name
+    return name
+
+
+def _pax(body: bytes) -> dict[str, bytes]:
+    """Records `"<length> <key>=<value>\\n"`."""
+    records: dict[str, bytes] = {}
+    while body:
+        length, _, rest = body.partition(b" ")
+        if not length.isdigit() or not len(length) + 3 <= int(length) <= len(body):
+            raise BadArchive("The tar archive is damaged: a pax header cannot be read.")
+        record, body = rest[: int(length) - len(length) - 1], body[int(length) :]
+        key, _, value = record.removesuffix(b"\n").partition(b"=")
+        records[key.decode("utf-8", "replace")] = value
+    return records
+
+
+def _decode(raw: bytes) -> str:
+    return printable(raw.partition(b"\0")[0].decode("utf-8", "surrogateescape"))

@@ -1,0 +1,89 @@
+"""Duplicates: files with the very same bytes, and whether they make a dataset lie.
+
+A copy in another split lets a model be tested on what it was trained on; a copy under another
+label teaches it both. Pictures that only look alike are not looked for here.
+"""
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from imgcls.data import Dataset
+from imgcls.eda.statistics import codes
+
+LISTED = 1_000
+"""Groups (and files of one group) listed at most; the counts are of all."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class DuplicateFile(_Frozen):
+    path: str
+    """In the dataset."""
+    label: str
+    split: str
+
+
+class DuplicateGroup(_Frozen):
+    """Files with equal content hashes."""
+
+    content_hash: str
+    images: int
+    """Files in the group, listed or not."""
+    across_splits: bool
+    """They lie in more than one split."""
+    across_labels: bool
+    """They carry different labels."""
+    files: list[DuplicateFile]
+    """In path order, the first 1,000."""
+
+
+class Duplicates(_Frozen):
+    total: int
+    """Groups of two files and more."""
+    images: int
+    """Files that could go without losing a picture: those of all groups, less one a group."""
+    across_splits: int
+    """Groups that lie in more than one split."""
+    across_labels: int
+    """Groups with different labels."""
+    groups: list[DuplicateGroup]
+    """The first 1,000: first those with different labels, then those across splits, by path."""
+
+
+def find_duplicates(dataset: Dataset) -> Duplicates:
+    """All readable images with the same bytes as another one."""
+    index = dataset.index
+    readable = np.flatnonzero(index["error"].is_null().to_numpy())
+    content = codes(index["content_hash"])[readable]
+    order = np.argsort(content, kind="stable")
+    starts = np.flatnonzero(np.diff(content[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    labels, splits = codes(index["label"]), codes(index["split"])
+    found = []
+    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        rows = readable[order[start : start + size]]
+        across_labels = len(np.unique(labels[rows])) > 1
+        across_splits = len(np.unique(splits[rows])) > 1
+        found.append((not across_labels, not across_splits, int(rows[0]), rows))
+    found.sort(key=lambda group: group[:3])
+    groups = []
+    for same_label, same_split, first, rows in found[:LISTED]:
+        table = index.take(rows[:LISTED]).select(["path", "label", "split"])
+        groups.append(
+            DuplicateGroup(
+                content_hash=dataset.content_hash(first) or "",
+                images=len(rows),
+                across_splits=not same_split,
+                across_labels=not same_label,
+                files=[DuplicateFile(**row) for row in table.to_pylist()],
+            )
+        )
+    return Duplicates(
+        total=len(found),
+        images=sum(len(rows) - 1 for *_, rows in found),
+        across_splits=sum(not group[1] for group in found),
+        across_labels=sum(not group[0] for group in found),
+        groups=groups,
+    )

@@ -1,0 +1,138 @@
+"""Profile: everything that the index of a dataset tells, in one typed report.
+
+No image is opened: the pass that built the index has measured them all.
+"""
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from imgcls.data import Dataset
+from imgcls.data.layout import SPLITS
+from imgcls.eda.duplicates import LISTED, Duplicates, find_duplicates
+from imgcls.eda.statistics import Columns, GroupStats, group_stats
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class UnreadableImage(_Frozen):
+    path: str
+    """In the dataset."""
+    code: str
+    """Stable: `broken_image`, `unsupported_image`, `empty_image`, `image_too_large`."""
+    reason: str
+    """A sentence for people."""
+
+
+class Unreadable(_Frozen):
+    total: int
+    images: list[UnreadableImage]
+    """In path order, the first 1,000."""
+
+
+class Size(_Frozen):
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+    images: int
+
+
+class Sizes(_Frozen):
+    total: int
+    """Different sizes."""
+    sizes: list[Size]
+    """The 1,000 most frequent, the most frequent first."""
+
+
+class Profile(_Frozen):
+    """Of one dataset with the splits of one seed; see `GroupStats` for units."""
+
+    schema_version: int = 1
+    tag: str
+    """`name:version` of the dataset."""
+    seed: int
+    """Decides the splits that the dataset does not state."""
+    labels: list[str]
+    """Classes with readable images, sorted."""
+    overall: GroupStats
+    splits: dict[str, GroupStats]
+    """By `train`, `val`, `test`; all three are always there."""
+    classes: dict[str, GroupStats]
+    """By label, over all splits; classes without readable images are here too."""
+    split_classes: dict[str, dict[str, GroupStats]]
+    """By split, then by label: every split names every class."""
+    sizes: Sizes
+    """Widths and heights that occur."""
+    duplicates: Duplicates
+    unreadable: Unreadable
+
+
+def profile(dataset: Dataset) -> Profile:
+    """Statistics overall, by split, by class and by both; duplicates; unreadable files."""
+    columns = Columns(dataset.index)
+    labels = sorted(dataset.index["label"].unique().to_pylist())
+    cells = _cells(dataset, labels)
+    by_split = {split: np.concatenate(list(cells[split].values())) for split in SPLITS}
+    by_class = {label: np.concatenate([cells[s][label] for s in SPLITS]) for label in labels}
+    return Profile(
+        tag=dataset.tag,
+        seed=dataset.seed,
+        labels=dataset.labels,
+        overall=group_stats(columns, np.arange(len(dataset))),
+        splits={split: group_stats(columns, rows) for split, rows in by_split.items()},
+        classes={label: group_stats(columns, rows) for label, rows in by_class.items()},
+        split_classes={
+            split: {label: group_stats(columns, rows) for label, rows in by_label.items()}
+            for split, by_label in cells.items()
+        },
+        sizes=_sizes(columns),
+        duplicates=find_duplicates(dataset),
+        unreadable=_unreadable(dataset),
+    )
+
+
+def _cells(dataset: Dataset, labels: list[str]) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
+    """Row numbers by split, then by label."""
+    label_at = {label: at for at, label in enumerate(labels)}
+    split_at = {split: at for at, split in enumerate(SPLITS)}
+    cell = np.array([split_at[s] for s in dataset.index["split"].to_pylist()]) * len(labels)
+    cell += np.array([label_at[label] for label in dataset.index["label"].to_pylist()])
+    order = np.argsort(cell, kind="stable")
+    bounds = np.searchsorted(cell[order], np.arange(len(SPLITS) * len(labels) + 1))
+    return {
+        split: {
+            label: order[bounds[base + at] : bounds[base + at + 1]]
+            for at, label in enumerate(labels)
+        }
+        for split, base in ((split, split_at[split] * len(labels)) for split in SPLITS)
+    }
+
+
+def _sizes(columns: Columns) -> Sizes:
+    sides = zip(
+        columns.width[columns.readable].tolist(),
+        columns.height[columns.readable].tolist(),
+        strict=True,
+    )
+    counts = Counter(sides)
+    return Sizes(
+        total=len(counts),
+        sizes=[
+            Size(width=width, height=height, images=images)
+            for (width, height), images in counts.most_common(LISTED)
+        ],
+    )
+
+
+def _unreadable(dataset: Dataset) -> Unreadable:
+    bad = dataset.index.filter(dataset.index["error"].is_valid())
+    listed = []
+    for row in bad.slice(0, LISTED).select(["path", "error"]).to_pylist():
+        code, _, reason = row["error"].partition(": ")
+        listed.append(UnreadableImage(path=row["path"], code=code, reason=reason))
+    return Unreadable(total=len(bad), images=listed)

@@ -1,0 +1,147 @@
+"""card + graph -> probabilities: one ONNX Runtime session, checked before it is trusted.
+
+The engine knows nothing of requests, batches or the store. It serves every kind of model, since
+all of them are one graph with the same input and outputs.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from pydantic import ValidationError
+
+from imgcls import images
+from imgcls.card import GOLDEN_DIR, GOLDEN_FILE, GRAPH_FILE, GoldenSet, ModelCard
+from imgcls.errors import BadImage, BadModel, GateFailed
+from imgcls.settings import get_settings
+
+Floats = npt.NDArray[np.float32]
+
+
+class Engine:
+    """A loaded model. `load` is the way in; `run` may be called from any one thread at a time."""
+
+    def __init__(self, folder: Path, card: ModelCard, session: ort.InferenceSession) -> None:
+        self.folder = folder
+        self.card = card
+        self._session = session
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int | None = None) -> "Engine":
+        """Open the model in `folder` and check that its graph is the one the card describes.
+
+        `threads` defaults to the setting. Raises `BadModel` where a file is missing, damaged or
+        does not match the card.
+        """
+        card = ModelCard.load(folder)
+        try:
+            graph = (folder / GRAPH_FILE).read_bytes()
+        except OSError as err:
+            raise BadModel(f"{card.tag} has no readable {GRAPH_FILE}.") from err
+        if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
+            raise BadModel(
+                f"The graph of {card.tag} is not the one that was registered: its hash differs "
+                "from the card's. Train or import the model again."
+            )
+        try:
+            session = ort.InferenceSession(graph, _options(threads), providers=_providers())
+        except Exception as err:  # ONNX Runtime's own exceptions share no base class
+            raise BadModel(f"The graph of {card.tag} cannot be loaded: {err}") from err
+        outputs = [output.name for output in session.get_outputs()]
+        inputs = [argument.name for argument in session.get_inputs()]
+        if inputs != ["images"] or outputs[:1] != ["probabilities"]:
+            raise BadModel(
+                f"The graph of {card.tag} must take `images` and give `probabilities` first; "
+                f"it takes {inputs} and gives {outputs}."
+            )
+        return cls(folder, card, session)
+
+    def probabilities(self, pixels: images.Pixels) -> Floats:
+        """`uint8 [N, H, W, 3]` to `float32 [N, C]`, in the order of `card.labels`."""
+        if len(pixels) == 0:  # some graphs cannot take an empty batch
+            return np.zeros((0, len(self.card.labels)), np.float32)
+        result: Floats = self._session.run(["probabilities"], {"images": pixels})[0]
+        return result
+
+    def run(self, pixels: images.Pixels) -> tuple[Floats, Floats]:
+        """`uint8 [N, H, W, 3]` to probabilities `float32 [N, C]` and embedding `[N, D]`."""
+        if len(pixels) == 0:
+            empty = np.zeros((0, self.card.embedding_dim), np.float32)
+            return self.probabilities(pixels), empty
+        probabilities, embedding = self._session.run(
+            ["probabilities", "embedding"], {"images": pixels}
+        )
+        return probabilities, embedding
+
+    def warm_up(self, batch: int = 1) -> None:
+        """Run blank images at batch sizes 1 and `batch`, so that no request pays for the first."""
+        shape = (self.card.preprocessing.height, self.card.preprocessing.width, 3)
+        for size in sorted({1, batch}):
+            self.probabilities(np.zeros((size, *shape), np.uint8))
+
+    def replay_goldens(self) -> None:
+        """Decode and predict the golden images; raise `GateFailed` unless all answers hold.
+
+        Besides the graph this proves that decoding and preprocessing are what they were when the
+        model was trained.
+        """
+        tag = self.card.tag
+        golden_dir = self.folder / GOLDEN_DIR
+        try:
+            goldens = GoldenSet.model_validate_json((golden_dir / GOLDEN_FILE).read_bytes())
+            pixels = [
+                images.load((golden_dir / golden.file).read_bytes(), self.card.preprocessing)
+                for golden in goldens.images
+            ]
+        except (OSError, ValidationError, BadImage) as err:
+            raise GateFailed(f"The golden images of {tag} cannot be replayed: {err}") from err
+        if not pixels:
+            raise GateFailed(f"{tag} has no golden images, so it cannot be checked.")
+        expected = np.array([golden.probabilities for golden in goldens.images], np.float32)
+        try:
+            got = self.probabilities(np.stack(pixels))
+        except Exception as err:  # ONNX Runtime's own exceptions share no base class
+            raise GateFailed(f"{tag} failed on its golden images: {err}") from err
+        if got.shape != expected.shape or not np.isfinite(got).all():
+            raise GateFailed(f"{tag} gives other outputs for its golden images than it should.")
+        if (difference := float(np.abs(got - expected).max())) > goldens.tolerance:
+            raise GateFailed(
+                f"{tag} does not give its golden answers: probabilities differ by up to "
+                f"{difference:.2g}, and at most {goldens.tolerance:.2g} is allowed."
+            )
+
+
+def gate(folder: Path, *, threads: int | None = None, batch: int = 1) -> Engine:
+    """Load, replay the goldens, warm up: what every model passes before it answers anybody.
+
+    Raises `BadModel` or `GateFailed`.
+    """
+    engine = Engine.load(folder, threads=threads)
+    engine.replay_goldens()
+    engine.warm_up(batch)
+    return engine
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    settings = get_settings()
+    options = ort.SessionOptions()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    options.intra_op_num_threads = (
+        threads or settings.threads or max(1, (cores or 1) // settings.workers)
+    )
+    options.inter_op_num_threads = 1
+    # Spinning threads would take the cores from decoding and from the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _providers() -> list[str]:
+    wanted = get_settings().providers
+    if wanted != "auto":
+        return [name.strip() for name in wanted.split(",") if name.strip()]
+    available = ort.get_available_providers()
+    return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]

@@ -1,0 +1,178 @@
+"""Every way imgcls refuses, in one place.
+
+Each class carries the HTTP status it becomes and a stable `code` that clients may match on.
+The message is a sentence that says what was wrong and what to do next.
+
+    ImgclsError                 500 internal
+    ├── BadArgument             400 bad_argument
+    │   ├── BadImage            400 bad_image
+    │   │   ├── EmptyImage      400 empty_image
+    │   │   ├── UnsupportedImage 400 unsupported_image
+    │   │   ├── BrokenImage     400 broken_image
+    │   │   └── ImageTooLarge   400 image_too_large
+    │   ├── BadDataset          400 bad_dataset
+    │   │   └── BadArchive      400 bad_archive
+    │   ├── BadRecipe           400 bad_recipe
+    │   └── BadModel            400 bad_model
+    ├── NotFound                404 not_found
+    │   ├── ModelNotFound       404 model_not_found
+    │   ├── DatasetNotFound     404 dataset_not_found
+    │   └── JobNotFound         404 job_not_found
+    ├── TimeLimitExceeded       408 time_limit
+    ├── Conflict                409 conflict
+    │   ├── NoActiveModel       409 no_active_model
+    │   ├── ModelInUse          409 model_in_use
+    │   ├── GateFailed          409 gate_failed
+    │   └── JobOver             409 job_over
+    ├── TooLarge                413 too_large
+    ├── UnsupportedMediaType    415 unsupported_media_type
+    ├── TrainingFailed          422 training_failed
+    │   ├── WeightsUnavailable  422 weights_unavailable
+    │   └── ParityFailed        422 parity_failed
+    ├── Busy                    429 busy
+    └── Overloaded              503 overloaded
+"""
+
+from typing import Any, ClassVar
+
+
+class ImgclsError(Exception):
+    """Base of all errors that imgcls raises on purpose."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which the same request may succeed; sent as `Retry-After`."""
+
+    def __init__(self, message: str, *, detail: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON body of a refusal: `{"error", "code"}` and `"detail"` where there is one."""
+        body: dict[str, Any] = {"error": self.message, "code": self.code}
+        if self.detail is not None:
+            body["detail"] = self.detail
+        return body
+
+
+class BadArgument(ImgclsError):
+    status, code = 400, "bad_argument"
+
+
+class BadImage(BadArgument):
+    code = "bad_image"
+
+
+class EmptyImage(BadImage):
+    code = "empty_image"
+
+
+class UnsupportedImage(BadImage):
+    code = "unsupported_image"
+
+
+class BrokenImage(BadImage):
+    code = "broken_image"
+
+
+class ImageTooLarge(BadImage):
+    code = "image_too_large"
+
+
+class BadDataset(BadArgument):
+    code = "bad_dataset"
+
+
+class BadArchive(BadDataset):
+    code = "bad_archive"
+
+
+class BadRecipe(BadArgument):
+    code = "bad_recipe"
+
+
+class BadModel(BadArgument):
+    code = "bad_model"
+
+
+class NotFound(ImgclsError):
+    status, code = 404, "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class DatasetNotFound(NotFound):
+    code = "dataset_not_found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class TimeLimitExceeded(ImgclsError):
+    status, code = 408, "time_limit"
+
+
+class Conflict(ImgclsError):
+    status, code = 409, "conflict"
+
+
+class NoActiveModel(Conflict):
+    code = "no_active_model"
+
+
+class ModelInUse(Conflict):
+    code = "model_in_use"
+
+
+class GateFailed(Conflict):
+    code = "gate_failed"
+
+
+class JobOver(Conflict):
+    code = "job_over"
+
+
+class TooLarge(ImgclsError):
+    status, code = 413, "too_large"
+
+
+class UnsupportedMediaType(ImgclsError):
+    status, code = 415, "unsupported_media_type"
+
+
+class TrainingFailed(ImgclsError):
+    status, code = 422, "training_failed"
+
+
+class WeightsUnavailable(TrainingFailed):
+    code = "weights_unavailable"
+
+
+class ParityFailed(TrainingFailed):
+    code = "parity_failed"
+
+
+class Busy(ImgclsError):
+    status, code = 429, "busy"
+    retry_after = 1
+
+
+class Overloaded(ImgclsError):
+    status, code = 503, "overloaded"
+    retry_after = 1
+
+
+def _tree(cls: type[ImgclsError]) -> dict[str, type[ImgclsError]]:
+    found = {cls.code: cls}
+    for sub in cls.__subclasses__():
+        found.update(_tree(sub))
+    return found
+
+
+BY_CODE = _tree(ImgclsError)
+"""Error class by its `code`: how the client turns a response back into the same exception."""

@@ -1,0 +1,64 @@
+"""Files that are never seen half written, and names that are safe to use as files.
+
+Everything imgcls keeps on disk is written to a temporary name, flushed, and renamed.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from imgcls.errors import BadArgument
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_VERSION = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """A model's or dataset's name, as BentoML's tags allow it. Raises `BadArgument`."""
+    if not _NAME.fullmatch(name):
+        raise BadArgument(
+            f"The {what} {name[:80]!r} is not valid: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "beginning and ending with a letter or digit."
+        )
+    return name
+
+
+def split_tag(tag: str) -> tuple[str, str | None]:
+    """`name:version` into its parts; `name` and `name:latest` give None. Raises `BadArgument`."""
+    name, _, version = tag.partition(":")
+    check_name(name, "tag")
+    if version in ("", "latest"):
+        return name, None
+    if not _VERSION.fullmatch(version):
+        raise BadArgument(f"The tag {tag[:140]!r} is not valid: write it name:version.")
+    return name, version
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace `path` by `data`, so that a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes (flock) for the length of the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

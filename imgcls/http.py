@@ -1,0 +1,232 @@
+"""Between BentoML and plain methods: bodies read within limits, answers and refusals as JSON.
+
+BentoML gives a route's types, the OpenAPI document and the clients. What is done here instead of by
+BentoML: files are never fetched from URLs, bodies are bounded while they are read, bad input is
+refused in imgcls's own words, and no schema is rebuilt for a response.
+"""
+
+import functools
+import json
+import logging
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar, cast
+
+import bentoml
+from _bentoml_sdk import IODescriptor
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imgcls.errors import BadArgument, ImgclsError, TooLarge, UnsupportedMediaType
+from imgcls.settings import get_settings
+
+logger = logging.getLogger("imgcls.service")
+
+_MB = 1024 * 1024
+_MAX_FIELDS = 32
+_QUOTED = re.compile(r'"[^"\\\x00-\x1f]*"')
+
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
+
+
+class Refused(IODescriptor):  # type: ignore[misc]
+    """Stands for a request that could not be read; `endpoint` turns it into the response."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    refused: Any
+
+
+class JsonRequest(IODescriptor):  # type: ignore[misc]
+    """Base of requests whose body is one JSON object; unknown keys are refused by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> IODescriptor:
+        try:
+            _check_type(request, "application/json", optional=True)
+            limit = get_settings().max_body_mb
+            body = b"".join([chunk async for chunk in _limited(request, limit)])
+            return cls.model_validate_json(body or b"{}")
+        except ValidationError as err:
+            return Refused(refused=_bad_argument(err))
+        except ImgclsError as err:
+            return Refused(refused=err)
+
+
+class FormRequest(IODescriptor):  # type: ignore[misc]
+    """Base of multipart requests. `file_fields` are files and come as lists of `UploadFile`.
+
+    Fields of type `Path` in a subclass say so to BentoML's schema; they hold no paths here.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    file_fields: ClassVar[frozenset[str]] = frozenset()
+    max_mb: ClassVar[str] = "max_body_mb"
+    """Name of the setting that bounds the body."""
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> IODescriptor:
+        try:
+            _check_type(request, "multipart/form-data")
+            form = await _read_form(request, getattr(get_settings(), cls.max_mb))
+            # BentoML calls `request.close()` when the response is out; that closes the files.
+            request._form = form
+            return cls._from_form(form)
+        except ValidationError as err:
+            return Refused(refused=_bad_argument(err))
+        except ImgclsError as err:
+            return Refused(refused=err)
+
+    @classmethod
+    def _from_form(cls, form: FormData) -> Self:
+        files: dict[str, list[UploadFile]] = {name: [] for name in cls.file_fields}
+        values: dict[str, Any] = {}
+        for name, value in form.multi_items():
+            if name in cls.file_fields:
+                if not isinstance(value, UploadFile):
+                    raise BadArgument(
+                        f"The form field `{name}` must be a file, sent as {name}=@FILE; it is "
+                        "text. Files are never fetched from URLs."
+                    )
+                files[name].append(value)
+            elif name not in cls.model_fields:
+                known = ", ".join(f"`{field}`" for field in cls.model_fields)
+                raise BadArgument(f"There is no form field `{name[:80]}`; there are: {known}.")
+            elif isinstance(value, UploadFile):
+                raise BadArgument(f"The form field `{name}` must be text, not a file.")
+            elif value not in ("", "null"):
+                # BentoML's clients send form fields as JSON, people as they are.
+                values[name] = json.loads(value) if _QUOTED.fullmatch(value) else value
+        # Files are handed on unvalidated; all other fields are checked against their types.
+        checked = cls.__pydantic_validator__.validate_python(
+            values | {name: [] for name in files}, strict=False
+        )
+        for name, uploads in files.items():
+            object.__setattr__(checked, name, uploads)
+        return cast(Self, checked)
+
+
+def endpoint(
+    route: str, takes: type[IODescriptor], gives: type[BaseModel]
+) -> Callable[[Method], Any]:
+    """A BentoML API from an async method: errors become refusals, results JSON."""
+
+    def decorate(method: Method) -> Any:
+        @functools.wraps(method)
+        async def call(self: Any, **arguments: Any) -> Response:
+            try:
+                if "refused" in arguments:
+                    raise arguments["refused"]
+                return json_response(await method(self, **arguments))
+            except ImgclsError as err:
+                return error_response(err)
+            except Exception:
+                logger.exception("%s failed", route)
+                return error_response(
+                    ImgclsError("Something failed on the server; its log says what.")
+                )
+
+        return bentoml.api(call, route=route, input_spec=takes, output_spec=gives)
+
+    return decorate
+
+
+class Lean:
+    """ASGI middleware that takes out of BentoML's stack, at start-up, what only costs time here.
+
+    BentoML's timeout arms a timer for every request that lives on for its whole length after the
+    answer, so a limit long enough for `/fit` with `wait` would keep gigabytes; the predictor has a
+    deadline of its own. Tracing makes several spans a request even where nobody collects them.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            unwanted: list[type] = [Lean, TimeoutMiddleware]
+            if BentoMLContainer.tracing.exporter_type.get() is None:
+                unwanted.append(OpenTelemetryMiddleware)
+            layer: Any = scope["app"].middleware_stack
+            while hasattr(layer, "app"):
+                while isinstance(layer.app, tuple(unwanted)):
+                    layer.app = layer.app.app
+                layer = layer.app
+        await self.app(scope, receive, send)
+
+
+def lean(service: Any) -> Any:
+    """Class decorator for a BentoML service: serve it without those layers."""
+    service.add_asgi_middleware(Lean)
+    return service
+
+
+def json_response(result: Any, status: int = 200) -> Response:
+    body: str | bytes
+    if isinstance(result, BaseModel):
+        body = result.model_dump_json()
+    else:
+        body = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+    return Response(body, status, media_type="application/json")
+
+
+def error_response(err: ImgclsError) -> Response:
+    response = json_response(err.to_dict(), err.status)
+    if err.retry_after is not None:
+        response.headers["Retry-After"] = str(err.retry_after)
+    return response
+
+
+def _check_type(request: Request, wanted: str, *, optional: bool = False) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted and not (optional and not given):
+        raise UnsupportedMediaType(
+            f"{request.url.path} takes {wanted}, not {given[:80] or 'a body without a type'}."
+        )
+
+
+async def _limited(request: Request, max_mb: int) -> AsyncGenerator[bytes, None]:
+    """The body, chunk by chunk, refused as soon as it is known to be too large."""
+    message = f"The body is larger than the {max_mb} MiB that are accepted."
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_mb * _MB:
+        raise TooLarge(message)
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_mb * _MB:
+            raise TooLarge(message)
+        yield chunk
+
+
+async def _read_form(request: Request, max_mb: int) -> FormData:
+    max_files = get_settings().max_images
+    try:
+        return await MultiPartParser(
+            request.headers, _limited(request, max_mb), max_files=max_files, max_fields=_MAX_FIELDS
+        ).parse()
+    except MultiPartException as err:
+        raise BadArgument(f"The form cannot be read: {err.message}") from err
+    except (KeyError, UnicodeDecodeError, ValueError) as err:
+        raise BadArgument("The form cannot be read: it is not valid multipart/form-data.") from err
+
+
+def _bad_argument(err: ValidationError) -> BadArgument:
+    faults = [
+        f"`{'.'.join(map(str, fault['loc'])) or 'body'}`: {fault['msg']}"
+        for fault in err.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    return BadArgument("The request is not valid: " + "; ".join(faults), detail=faults)
+
+
+FileField = Path
+"""How a file is written in a request's type, for BentoML's schema."""

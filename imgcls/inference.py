@@ -1,0 +1,227 @@
+"""Inference: a model over any number of image files, without a server.
+
+Files are read and decoded in threads while the graph works; only a few batches are ever in memory,
+so that millions of files need no more than hundreds. A file that cannot be read becomes an answer
+with an error and disturbs no other. Where answers are written is
+`cli/answers.py`'s business.
+"""
+
+import glob
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from imgcls import images
+from imgcls.card import ModelCard
+from imgcls.data.entries import MAX_IMAGE_BYTES, is_image, is_litter
+from imgcls.data.reader import Reader
+from imgcls.data.source import Source, open_source
+from imgcls.data.summary import ARCHIVE_SUFFIXES
+from imgcls.engine import Engine, Floats
+from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge
+
+Read = Callable[[], bytes]
+Item = tuple[str, Read]
+"""A name to show, and how to get the bytes; that may raise `BadImage`."""
+
+_AHEAD = 3
+"""Batches that are decoded while one is in the graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A batch of answers, in the order of the files. Lists have length N."""
+
+    paths: list[str]
+    labels: list[str | None]
+    probability: list[float | None]
+    """Of the label."""
+    probabilities: Floats
+    """`float32 [N, C]`; NaN where there is an error, or where `top_k` left a class out."""
+    errors: list[str | None]
+
+
+class Inputs:
+    """Files, folders (with all below them), glob patterns and archives, as a stream of images.
+
+    Use as a context manager. Raises `BadArgument` for what is not there, `BadDataset` for an
+    archive that cannot be read. Only the names in one folder at a time are held.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = [Path(found) for path in paths for found in _expand(path)]
+        self._archives: dict[Path, Source] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="imgcls-")
+        try:
+            for number, path in enumerate(dict.fromkeys(self._paths)):
+                if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES):
+                    unpacked = Path(self._scratch.name) / f"{number}.tar"
+                    self._archives[path] = open_source(path, unpacked)
+        except BaseException:
+            self._scratch.cleanup()
+            raise
+
+    def __enter__(self) -> "Inputs":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._scratch.cleanup()
+
+    def count(self) -> int:
+        """How many images there are, without opening any."""
+        return sum(
+            len(source.listing.entries)
+            if (source := self._archives.get(path))
+            else sum(1 for _ in _walk(path))
+            for path in self._paths
+        )
+
+    def __iter__(self) -> Iterator[Item]:
+        for path in self._paths:
+            if (source := self._archives.get(path)) is not None:
+                yield from _unpack(path, source)
+            else:
+                for file in _walk(path):
+                    yield file, lambda file=file: _read(file)  # type: ignore[misc]
+
+
+def predict(
+    engine: Engine,
+    items: Iterable[Item],
+    *,
+    batch: int = 64,
+    top_k: int | None = None,
+    threshold: float | None = None,
+    threads: int | None = None,
+) -> Iterator[Answers]:
+    """Answers for all items, in their order, at most `batch` at a time.
+
+    `threshold` replaces that of a model of two classes. Raises `BadArgument`.
+    """
+    check_options(engine.card, top_k, threshold)
+    waiting: deque[tuple[list[str], list[Future[images.Pixels | BadImage]]]] = deque()
+    source = iter(items)
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1, "decode") as pool:
+        try:
+            while True:
+                while len(waiting) <= _AHEAD and (chunk := list(islice(source, batch))):
+                    decoded = [pool.submit(_load, read, engine.card) for _, read in chunk]
+                    waiting.append(([path for path, _ in chunk], decoded))
+                if not waiting:
+                    return
+                paths, futures = waiting.popleft()
+                pixels = [future.result() for future in futures]
+                yield _answer(engine, paths, pixels, top_k, threshold)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def check_options(card: ModelCard, top_k: int | None, threshold: float | None) -> None:
+    """Raises `BadArgument` for options that this model cannot take."""
+    if top_k is not None and top_k < 1:
+        raise BadArgument("top_k must be at least 1.")
+    if threshold is not None and card.threshold is None:
+        raise BadArgument(
+            f"A threshold is for models of two classes; {card.tag} has {len(card.labels)}."
+        )
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise BadArgument("The threshold must lie between 0 and 1.")
+
+
+def _answer(
+    engine: Engine,
+    paths: list[str],
+    pixels: Sequence[images.Pixels | BadImage],
+    top_k: int | None,
+    threshold: float | None,
+) -> Answers:
+    card = engine.card
+    pictures = [p for p in pixels if not isinstance(p, BadImage)]
+    good = [i for i, picture in enumerate(pixels) if not isinstance(picture, BadImage)]
+    errors = [p.message if isinstance(p, BadImage) else None for p in pixels]
+    labels: list[str | None] = [None] * len(paths)
+    probability: list[float | None] = [None] * len(paths)
+    table = np.full((len(paths), len(card.labels)), np.nan, np.float32)
+    if good:
+        rows = engine.probabilities(np.stack(pictures))
+        verdicts = np.argmax(rows, axis=1)
+        if card.threshold is not None:
+            limit = card.threshold if threshold is None else threshold
+            verdicts = (rows[:, 1] >= limit).astype(np.intp)
+        for i, row, verdict in zip(good, rows, verdicts.tolist(), strict=True):
+            labels[i], probability[i] = card.labels[verdict], round(float(row[verdict]), 6)
+        if top_k is not None and top_k < rows.shape[1]:
+            dropped = np.argsort(-rows, axis=1, kind="stable")[:, top_k:]
+            rows = rows.copy()
+            np.put_along_axis(rows, dropped, np.nan, axis=1)
+        table[good] = rows
+    return Answers(paths, labels, probability, table, errors)
+
+
+def _load(read: Read, card: ModelCard) -> images.Pixels | BadImage:
+    try:
+        return images.load(read(), card.preprocessing)
+    except BadImage as err:
+        return err
+
+
+def _expand(path: str) -> list[str]:
+    path = os.path.expanduser(path)
+    if os.path.exists(path):
+        return [path]
+    if glob.has_magic(path) and (found := sorted(glob.iglob(path, recursive=True))):
+        # A folder that a pattern like `**` matched brings its files by itself.
+        return [name for name in found if not os.path.isdir(name)] or found
+    what = "no file matches" if glob.has_magic(path) else "there is no file or folder"
+    raise BadArgument(f"Nothing to predict: {what} {path!r}; check the path.")
+
+
+def _walk(path: Path) -> Iterator[str]:
+    """The file itself, or the image files under a folder in the order of their names."""
+    if not path.is_dir():
+        yield str(path)
+        return
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        for name in sorted(files):
+            if is_image(name) and not is_litter(name):
+                yield os.path.join(folder, name)
+
+
+def _read(path: str) -> bytes:
+    try:
+        if not os.path.isfile(path):  # a pipe would never end
+            raise BrokenImage("The file is gone, or is not a regular file.")
+        if (size := os.path.getsize(path)) > MAX_IMAGE_BYTES:
+            raise ImageTooLarge(f"The file has {size >> 20:,} MiB; that is no image to classify.")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as err:
+        raise BrokenImage(f"The file cannot be read: {err.strerror}.") from err
+
+
+def _unpack(path: Path, source: Source) -> Iterator[Item]:
+    entries = source.listing.entries
+    entries = entries.take(np.argsort(entries.offset, kind="stable"))
+    with Reader(source.kind, source.data) as reader:
+        for name, (data, _) in zip(entries.names, reader.scan(entries), strict=True):
+            yield f"{path}/{name}", lambda data=data: _given(data)  # type: ignore[misc]
+
+
+def _given(data: bytes | BadImage) -> bytes:
+    if isinstance(data, BadImage):
+        raise data
+    return data

@@ -1,0 +1,388 @@
+"""Training jobs: started, queued, followed and cancelled through folders alone.
+
+    jobs/<id>/request.json   what to train
+              process.json   the process that does
+              lock           held (flock) by that process for as long as it lives
+              events.jsonl   progress, a line at a time
+              log.txt        what the process printed
+              cancel         somebody asked it to stop
+              result.json    written last; a job without it whose lock is free has died
+
+The process inherits the locked descriptor, so that being alive cannot be confused with a
+recycled process id, and a restart of the server loses nothing. Any process may read any job.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imgcls.errors import Busy, Conflict, JobNotFound, JobOver
+from imgcls.files import write_atomic
+from imgcls.settings import get_settings
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+_POLL = 0.2
+_KILL_AFTER = 5.0
+"""Seconds between asking a process to stop and killing it."""
+
+
+class JobRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    """A stored dataset's tag, or a path on this machine."""
+    recipe: dict[str, Any]
+    name: str
+    """The model's name in the store."""
+    time_limit: float | None = Field(default=None, gt=0)
+    """Seconds that the training may take once its turn has come."""
+    baseline: bool = False
+    seed: int = 0
+    """Of the splits; the recipe has its own for the training."""
+
+
+class JobEvent(BaseModel):
+    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    stage: str
+    progress: float | None = None
+    """Share of the stage that is done, 0 to 1."""
+    epoch: int | None = None
+    epochs: int | None = None
+    metrics: dict[str, float] | None = None
+    message: str | None = None
+
+
+class JobResult(BaseModel):
+    state: Literal["succeeded", "failed", "cancelled"]
+    tag: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    finished_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class Job(BaseModel):
+    """Where a job stands now."""
+
+    id: str
+    name: str
+    dataset: str
+    recipe: str
+    state: State
+    stage: str
+    progress: float | None = None
+    """Share of the current stage that is done, 0 to 1."""
+    epoch: int | None = None
+    epochs: int | None = None
+    metrics: dict[str, float] = {}
+    """The newest value of every metric so far."""
+    eta_seconds: float | None = None
+    """Seconds left in the current stage, at its speed so far."""
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    tag: str | None = None
+    """The model, once the job has succeeded."""
+    code: str | None = None
+    reason: str | None = None
+    """Why it failed, in a sentence."""
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled")
+
+
+class Jobs:
+    """The jobs of one home. Every call reads the folders afresh."""
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        trainer: Sequence[str] = (sys.executable, "-m", "training"),
+    ) -> None:
+        self.root = (home or get_settings().home) / "jobs"
+        self._trainer = trainer
+        """The command that takes `--job FOLDER`."""
+
+    def start(self, request: JobRequest) -> Job:
+        """Start a training process, which waits for its turn by itself.
+
+        Raises `Busy` when too many jobs wait already, `Conflict` where training is not installed.
+        """
+        if not can_train():
+            raise Conflict(
+                "This installation serves but cannot train: install imgcls[train] beside it."
+            )
+        limit = get_settings().max_jobs
+        if sum(not job.over for job in self.all()) >= limit:
+            raise Busy(f"{limit} jobs wait or run already; cancel one or try again later.")
+        job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+        folder = self.root / job_id
+        folder.mkdir(parents=True)
+        with (folder / "lock").open("wb") as lock, (folder / "log.txt").open("wb") as log:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_atomic(folder / "request.json", request.model_dump_json())
+            process = subprocess.Popen(
+                [*self._trainer, "--job", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+                env=os.environ
+                | {"PYTHONPATH": _python_path(), "IMGCLS_HOME": str(self.root.parent)},
+            )
+            write_atomic(folder / "process.json", json.dumps({"pid": process.pid}))
+        threading.Thread(target=_settle, args=(process, folder), daemon=True).start()
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        """Raises `JobNotFound`."""
+        folder = self._folder(job_id)
+        request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
+        alive = _is_locked(folder / "lock")  # before the result: a job may end in between
+        result = _read_result(folder)
+        events = _read_events(folder)
+        last = events[-1] if events else JobEvent(stage="queued", time=_created(job_id))
+        started = next((event.time for event in events if event.stage != "queued"), None)
+        job = Job(
+            id=job_id,
+            name=request.name,
+            dataset=request.dataset,
+            recipe=str(request.recipe.get("kind")),
+            state="running" if started else "queued",
+            stage=last.stage,
+            progress=last.progress,
+            epoch=next((e.epoch for e in reversed(events) if e.epoch is not None), None),
+            epochs=next((e.epochs for e in reversed(events) if e.epochs is not None), None),
+            metrics={k: v for event in events for k, v in (event.metrics or {}).items()},
+            created_at=_created(job_id),
+            started_at=started,
+        )
+        if result is not None:
+            return job.model_copy(update=result.model_dump())
+        if not alive:
+            return job.model_copy(update=_died(folder).model_dump())
+        if job.state == "running" and last.progress:
+            begun = next(event.time for event in events if event.stage == last.stage)
+            spent = (last.time - begun).total_seconds()
+            left = spent * (1 - last.progress) / last.progress
+            job.eta_seconds = round(
+                max(0.0, left - (datetime.now(UTC) - last.time).total_seconds()), 1
+            )
+        return job
+
+    def all(self) -> list[Job]:
+        """All jobs, newest first; what is not a job folder is passed over."""
+        jobs = []
+        for folder in sorted(self._folders(), reverse=True):
+            with contextlib.suppress(JobNotFound, OSError, ValidationError):
+                jobs.append(self.get(folder.name))
+        return jobs
+
+    def follow(self, job_id: str, *, poll: float = _POLL) -> Iterator[Job]:
+        """Yield the job whenever it has changed, and last when it is over."""
+        before: Job | None = None
+        while True:
+            job = self.get(job_id)
+            if job != before:
+                yield job
+            if job.over:
+                return
+            before = job
+            time.sleep(poll)
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job and wait until its process is gone. Raises `JobNotFound`, `JobOver`."""
+        folder = self._folder(job_id)
+        if (job := self.get(job_id)).over:
+            raise JobOver(f"The job {job_id} has {job.state} already.")
+        write_atomic(folder / "cancel", "")
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + _KILL_AFTER
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                # The lock is still held, so this id is still that process.
+                os.killpg(json.loads((folder / "process.json").read_bytes())["pid"], sign)
+            while time.monotonic() < deadline:
+                if not _is_locked(folder / "lock"):
+                    return self.get(job_id)
+                time.sleep(0.02)
+        return self.get(job_id)
+
+    def log(self, job_id: str) -> str:
+        """The last 16 KiB that the process printed. Raises `JobNotFound`."""
+        return _tail(self._folder(job_id) / "log.txt", 16_384)
+
+    def _folders(self) -> list[Path]:
+        return [entry for entry in self.root.glob("*") if (entry / "request.json").is_file()]
+
+    def _folder(self, job_id: str) -> Path:
+        folder = self.root / job_id
+        plain = job_id.replace("-", "").isalnum() and job_id.isascii()
+        if not plain or not (folder / "request.json").is_file():
+            raise JobNotFound(f"There is no job {job_id[:80]!r}; /jobs lists them.")
+        return folder
+
+
+class JobWriter:
+    """The training process's end of a job folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
+        self._turn: IO[bytes] | None = None
+
+    def wait_turn(self) -> None:
+        """Return when every older job is over: one training at a time, first come first served."""
+        self.emit("queued")
+        self._turn = (self.folder.parent / "turn.lock").open("ab")
+        while True:
+            older = (f for f in self.folder.parent.glob("*") if f.name < self.folder.name)
+            waiting = any(_is_locked(f / "lock") and _read_result(f) is None for f in older)
+            if not waiting:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+            time.sleep(_POLL)
+
+    def emit(
+        self,
+        stage: str,
+        *,
+        progress: float | None = None,
+        epoch: int | None = None,
+        epochs: int | None = None,
+        metrics: dict[str, float] | None = None,
+        message: str | None = None,
+    ) -> None:
+        event = JobEvent(
+            stage=stage,
+            progress=progress,
+            epoch=epoch,
+            epochs=epochs,
+            metrics=metrics,
+            message=message,
+        )
+        with (self.folder / "events.jsonl").open("a") as file:
+            file.write(event.model_dump_json(exclude_none=True) + "\n")
+
+    def succeed(self, tag: str) -> None:
+        _write_result(self.folder, JobResult(state="succeeded", tag=tag))
+
+    def fail(self, code: str, reason: str) -> None:
+        _write_result(self.folder, JobResult(state="failed", code=code, reason=reason))
+
+
+def can_train() -> bool:
+    """Whether the training package and its torch are installed; neither is imported."""
+    return all(importlib.util.find_spec(name) is not None for name in ("training", "torch"))
+
+
+def _python_path() -> str:
+    """Where the child finds `training`, wherever this process was started (a bento included)."""
+    spec = importlib.util.find_spec("training")
+    found = list(spec.submodule_search_locations or []) if spec else []
+    paths = [str(Path(place).resolve().parent) for place in found[:1]]
+    if inherited := os.environ.get("PYTHONPATH"):
+        paths.append(inherited)
+    return os.pathsep.join(paths)
+
+
+def _settle(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Reap the process; where it left no result, say how it ended."""
+    code = process.wait()
+    with contextlib.suppress(OSError):
+        if _read_result(folder) is None:
+            _write_result(folder, _died(folder, code))
+
+
+def _died(folder: Path, exit_code: int | None = None) -> JobResult:
+    if (folder / "cancel").exists():
+        return JobResult(state="cancelled", reason="Cancelled on request.")
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        how = f"was killed by {name}" + (
+            " (by hand, or out of memory)" if name == "SIGKILL" else ""
+        )
+    else:
+        how = "ended" + (f" with exit code {exit_code}" if exit_code else "")
+    last = _tail(folder / "log.txt", 2_000).strip().rsplit("\n", 1)[-1][:300]
+    reason = f"The training process {how} before it wrote a result."
+    finished = datetime.fromtimestamp((folder / "lock").stat().st_mtime, UTC)
+    with contextlib.suppress(OSError):
+        finished = datetime.fromtimestamp((folder / "events.jsonl").stat().st_mtime, UTC)
+    return JobResult(
+        state="failed",
+        code="killed",
+        reason=reason + (f" Its log ends: {last}" if last else ""),
+        finished_at=datetime.now(UTC) if exit_code is not None else finished,
+    )
+
+
+def _write_result(folder: Path, result: JobResult) -> None:
+    """The first result stands: a link, unlike a rename, refuses to replace."""
+    temporary = folder / f".result-{secrets.token_hex(4)}"
+    write_atomic(temporary, result.model_dump_json())
+    with contextlib.suppress(FileExistsError):
+        os.link(temporary, folder / "result.json")
+    temporary.unlink()
+
+
+def _read_result(folder: Path) -> JobResult | None:
+    try:
+        return JobResult.model_validate_json((folder / "result.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        return JobResult(state="failed", code="internal", reason="result.json is damaged.")
+
+
+def _read_events(folder: Path) -> list[JobEvent]:
+    events = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / "events.jsonl").read_bytes().splitlines():
+            with contextlib.suppress(ValidationError):  # the last line may be cut by a kill
+                events.append(JobEvent.model_validate_json(line))
+    return events
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _created(job_id: str) -> datetime:
+    try:
+        return datetime.strptime(job_id[:22], "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC)
+    except ValueError:
+        raise JobNotFound(f"There is no job {job_id!r}; /jobs lists them.") from None
+
+
+def _tail(path: Path, size: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - size))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,59 @@
+"""The OpenAPI document: BentoML's, with whole types and imgcls's own refusals written in.
+
+BentoML keeps only the first of alternative types and describes errors that imgcls does not send.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+from imgcls.errors import BY_CODE
+from imgcls.schemas import ErrorResponse
+
+_REF = "#/components/schemas/{model}"
+
+
+def document(service: Any) -> dict[str, Any]:
+    """The OpenAPI document of a BentoML service whose methods are `endpoint`s."""
+    spec: dict[str, Any] = service.openapi_spec.asdict()
+    schemas = spec["components"]["schemas"]
+    _add(schemas, ErrorResponse, "validation")
+    for api in service.apis.values():
+        operation = spec["paths"][api.route]["post"]
+        (body,) = operation["requestBody"]["content"].values()
+        body["schema"] = _add(schemas, api.input_spec, "serialization")
+        # Optional form fields may be left out; BentoML's clients send them as JSON, curl as text.
+        body.pop("encoding", None)
+        answer = _add(schemas, api.output_spec, "serialization")
+        operation["responses"] = {
+            "200": {"description": "OK", "content": {"application/json": {"schema": answer}}},
+            **_refusals(),
+        }
+    return spec
+
+
+def _add(schemas: dict[str, Any], model: Any, mode: Any) -> dict[str, str]:
+    """Put a type and those it uses among the components; return the reference to it."""
+    schema = model.model_json_schema(ref_template=_REF, mode=mode)
+    schemas.update(schema.pop("$defs", {}))
+    name = model.__name__.removesuffix("IODescriptor")
+    schemas[name] = schema | {"title": name}
+    return {"$ref": _REF.format(model=name)}
+
+
+def _refusals() -> dict[str, Any]:
+    """An entry for every status that imgcls refuses with, naming its codes."""
+    codes: dict[int, list[str]] = {}
+    for code, kind in sorted(BY_CODE.items()):
+        codes.setdefault(kind.status, []).append(code)
+    return {
+        str(status): {
+            "description": HTTPStatus(status).phrase + ": " + ", ".join(names),
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": _REF.format(model="ErrorResponse")},
+                    "example": {"error": "What was wrong, and what to do.", "code": names[0]},
+                }
+            },
+        }
+        for status, names in sorted(codes.items())
+    }

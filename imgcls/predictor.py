@@ -1,0 +1,269 @@
+"""Images in, predictions out: decode, batch, answer, and follow the active model.
+
+One predictor a worker. It looks at the active pointer with every request and a few times a second
+besides; a new model is loaded and checked beside the old one, which answers until the moment of the
+switch. Requests that are under way stay with the model they began with.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from imgcls import images
+from imgcls.batcher import Batcher
+from imgcls.card import ModelCard
+from imgcls.engine import Engine, Floats, gate
+from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel
+from imgcls.registry import Registry, Stamp
+from imgcls.settings import Settings, get_settings
+
+logger = logging.getLogger("imgcls.predictor")
+
+_INLINE_BYTES = 16 * 1024
+_INLINE_PIXELS = 128 * 128
+"""Images up to this are decoded in the event loop: quicker than handing them to a thread."""
+_DECODE_THREADS = 2
+
+
+class Predictor:
+    """Serves one registry. All coroutines belong to one event loop."""
+
+    def __init__(self, registry: Registry, settings: Settings | None = None) -> None:
+        self.registry = registry
+        self._settings = settings or get_settings()
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._decode_threads = ThreadPoolExecutor(_DECODE_THREADS, "decode")
+        self._load_thread = ThreadPoolExecutor(1, "load")
+        self._active: Batcher | None = None
+        self._stamp: Stamp = None
+        self._fault: ImgclsError | None = None
+        self._switching = asyncio.Lock()
+        self._others: OrderedDict[str, asyncio.Task[Batcher]] = OrderedDict()
+        self._follower: asyncio.Task[None] | None = None
+
+    # Life.
+
+    async def start(self) -> None:
+        """Load the active model, if there is one, and begin to follow the pointer."""
+        await self._refresh()
+        self._follower = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._follower
+        for threads in (self._engine_thread, self._decode_threads, self._load_thread):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    # Predictions.
+
+    async def predict(
+        self,
+        files: Sequence[bytes],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """A `PredictResponse` for encoded images, in their order.
+
+        One image, and it is bad: its `BadImage` is raised. Several, and some are bad: those get
+        `error` and `code` in their places, the others their predictions. Raises `NoActiveModel`,
+        `ModelNotFound`, `BadArgument` or `Overloaded` too.
+        """
+        if not files:
+            raise BadArgument("Send at least one file in the form field `images`.")
+        batcher = await self._batcher(model)
+        card = batcher.engine.card
+        _check_options(card, top_k, threshold)
+        deadline = time.monotonic() + self._settings.deadline_ms / 1000
+        if len(files) == 1:
+            row = await self._answer(batcher, files[0], deadline)
+            predictions = [render(card, row, top_k=top_k, threshold=threshold)]
+        else:
+            rows = await asyncio.gather(
+                *(self._answer(batcher, file, deadline) for file in files), return_exceptions=True
+            )
+            predictions = []
+            for answer in rows:
+                if isinstance(answer, BadImage):
+                    predictions.append(answer.to_dict())
+                elif isinstance(answer, BaseException):
+                    raise answer
+                else:
+                    predictions.append(render(card, answer, top_k=top_k, threshold=threshold))
+        return {"model": card.tag, "predictions": predictions}
+
+    async def _answer(self, batcher: Batcher, file: bytes, deadline: float) -> Floats:
+        preprocessing = batcher.engine.card.preprocessing
+        if _is_small(file):
+            pixels = images.load(file, preprocessing)
+        else:
+            pixels = await asyncio.get_running_loop().run_in_executor(
+                self._decode_threads, images.load, file, preprocessing
+            )
+        return await batcher.submit(pixels, deadline=deadline)
+
+    # Models.
+
+    async def set(self, tag: str) -> None:
+        """Load, replay the goldens, warm up; only then make `tag` active.
+
+        Raises `ModelNotFound`, `BadModel` or `GateFailed`, and leaves everything as it was.
+        """
+        async with self._switching:
+            engine = await self._gate(self.registry.get(tag).tag)
+            await self._in_thread(self.registry.point, engine.card.tag)
+            self._switch(engine)
+
+    async def rollback(self) -> None:
+        """The same for the model that was active before. Raises `Conflict` where there is none."""
+        async with self._switching:
+            tag = await self._in_thread(self.registry.before)
+            engine = await self._gate(tag)
+            await self._in_thread(self.registry.step_back, tag)
+            self._switch(engine)
+
+    async def unset(self) -> str | None:
+        """Leave no model active; returns the tag of the one that was."""
+        async with self._switching:
+            was: str | None = await self._in_thread(self.registry.unset)
+            self._switch(None)
+            return was
+
+    async def _batcher(self, model: str | None) -> Batcher:
+        if model is not None:
+            return await self._other(model)
+        if self._stamp != self.registry.stamp() and (self._active is None or not self._pointed()):
+            await self._refresh()
+        if self._active is None:
+            why = f" ({self._fault.message})" if self._fault else ""
+            raise NoActiveModel(
+                f"No model is active{why}: train one with /fit, then make it active with /set; "
+                "/list shows those there are."
+            )
+        return self._active
+
+    def _pointed(self) -> bool:
+        """Whether a model is active at all; a changed pointer to another is left to the follower,
+        so that the old model answers while the new one loads."""
+        try:
+            return self.registry.active() is not None
+        except ImgclsError:
+            return True
+
+    async def _other(self, model: str) -> Batcher:
+        """A batcher for a model asked for by its tag; the least recently used ones are let go."""
+        ready = self._others.get(model)
+        if ready is not None and ready.done() and self.registry.has(model):
+            self._others.move_to_end(model)
+            return ready.result()
+        tag = (await self._in_thread(self.registry.get, model)).tag
+        if self._active is not None and self._active.engine.card.tag == tag:
+            return self._active
+        task = self._others.get(tag)
+        if task is None:
+            task = self._others[tag] = asyncio.create_task(self._load_other(tag))
+        self._others.move_to_end(tag)
+        while len(self._others) > self._settings.max_loaded_models:
+            self._others.popitem(last=False)
+        return await asyncio.shield(task)
+
+    async def _load_other(self, tag: str) -> Batcher:
+        try:
+            return self._new_batcher(await self._gate(tag))
+        except BaseException:
+            self._others.pop(tag, None)
+            raise
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_ms / 1000)
+            if self._stamp != self.registry.stamp():
+                await self._refresh()
+
+    async def _refresh(self) -> None:
+        """Load whatever the pointer names now; a model that fails its gate changes nothing."""
+        async with self._switching:
+            stamp = self.registry.stamp()
+            if stamp == self._stamp:
+                return
+            try:
+                tag = self.registry.active()
+                if tag is None:
+                    self._active = None
+                elif self._active is None or self._active.engine.card.tag != tag:
+                    self._active = self._new_batcher(await self._gate(tag))
+            except ImgclsError as err:
+                logger.error("The active model was not loaded: %s", err)
+                self._fault = err
+            else:
+                self._fault = None
+            self._stamp = stamp
+
+    async def _gate(self, tag: str) -> Engine:
+        folder = self.registry.folder(tag)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._load_thread, lambda: gate(folder, batch=self._settings.max_batch)
+        )
+
+    def _switch(self, engine: Engine | None) -> None:
+        self._active = self._new_batcher(engine) if engine else None
+        self._stamp = self.registry.stamp()
+
+    def _new_batcher(self, engine: Engine) -> Batcher:
+        settings = self._settings
+        return Batcher(
+            engine,
+            self._engine_thread,
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+        )
+
+    async def _in_thread(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._load_thread, function, *args)
+
+
+def render(
+    card: ModelCard, row: Floats, *, top_k: int | None = None, threshold: float | None = None
+) -> dict[str, Any]:
+    """One `Prediction` from the probabilities `float32 [C]` of one image."""
+    order = np.argsort(-row, kind="stable")
+    verdict = int(order[0])
+    if card.threshold is not None:
+        # Two classes: the second is the verdict when it reaches the threshold.
+        verdict = int(row[1] >= (card.threshold if threshold is None else threshold))
+    shown = order if top_k is None else order[:top_k]
+    return {
+        "label": card.labels[verdict],
+        "probability": round(float(row[verdict]), 6),
+        "probabilities": {card.labels[i]: round(float(row[i]), 6) for i in shown},
+    }
+
+
+def _check_options(card: ModelCard, top_k: int | None, threshold: float | None) -> None:
+    if top_k is not None and top_k < 1:
+        raise BadArgument("`top_k` must be at least 1.")
+    if threshold is not None:
+        if card.threshold is None:
+            raise BadArgument(
+                f"`threshold` is for models of two classes; {card.tag} has {len(card.labels)}."
+            )
+        if not 0 <= threshold <= 1:
+            raise BadArgument("`threshold` must lie between 0 and 1.")
+
+
+def _is_small(file: bytes) -> bool:
+    if len(file) > _INLINE_BYTES:
+        return False
+    info = images.probe(file)
+    return info.width * info.height <= _INLINE_PIXELS

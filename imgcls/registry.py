@@ -1,0 +1,321 @@
+"""The models: BentoML's store, the pointer to the active one, and the history of promotions.
+
+Models are ordinary BentoML models, so `bentoml models list|get|delete` work on them; listing
+reads the cards alone and needs no BentoML. A model enters the store by one rename and leaves it by
+one, so that no reader meets half a model. Whether a model may become active is decided before
+`point`.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from imgcls.card import CARD_FILE, ModelCard
+from imgcls.errors import BadModel, Conflict, ModelInUse, ModelNotFound
+from imgcls.files import check_name, locked, split_tag, write_atomic
+from imgcls.settings import bentoml_home, get_settings
+
+Stamp = tuple[int, int, int] | None
+"""Identity of the active pointer's file; None while there is none."""
+
+
+class ActivePointer(BaseModel):
+    """`active.json`: the active model, and those before it, oldest first."""
+
+    schema_version: int = 1
+    tag: str | None = None
+    previous: list[str] = []
+
+
+class Registry:
+    def __init__(self, home: Path | None = None, store: Path | None = None) -> None:
+        self.home = home or get_settings().home
+        self.store = store or bentoml_home() / "models"
+        self._pointer = self.home / "active.json"
+
+    # Models.
+
+    def new_tag(self, name: str) -> str:
+        """A fresh `name:version` that sorts by time. Raises `BadArgument` for a bad name."""
+        version = f"{datetime.now(UTC):%Y%m%d%H%M%S}{secrets.token_hex(3)}"
+        return f"{check_name(name, 'model name')}:{version}"
+
+    def cards(self, name: str | None = None) -> list[ModelCard]:
+        """Cards of all models, newest first; what has no readable card is not imgcls's."""
+        cards = []
+        for path in self.store.glob(f"*/*/{CARD_FILE}"):
+            try:
+                card = ModelCard.load(path.parent)
+            except BadModel:
+                continue
+            if name is None or card.tag.partition(":")[0] == name:
+                cards.append(card)
+        return sorted(cards, key=lambda card: card.created_at, reverse=True)
+
+    def get(self, tag: str) -> ModelCard:
+        """The card of `name:version`, or of the newest `name`. Raises `ModelNotFound`."""
+        return ModelCard.load(self.folder(tag))
+
+    def has(self, tag: str) -> bool:
+        """Whether exactly this `name:version` is in the store; costs one `stat`."""
+        name, version = split_tag(tag)
+        return version is not None and (self.store / name / version / CARD_FILE).is_file()
+
+    def folder(self, tag: str) -> Path:
+        """Raises `ModelNotFound`."""
+        name, version = split_tag(tag)
+        if version is None:
+            cards = self.cards(name)
+            if not cards:
+                raise self._not_found(tag)
+            version = cards[0].tag.partition(":")[2]
+        folder = self.store / name / version
+        if not (folder / CARD_FILE).is_file():
+            raise self._not_found(tag)
+        return folder
+
+    def register(self, folder: Path, card: ModelCard) -> str:
+        """Move the files of `folder` (graph, card, goldens) into the store as one model.
+
+        The card is written by this call. Returns the tag. Raises `Conflict` where it exists.
+        """
+        name, version = split_tag(card.tag)
+        if version is None:
+            raise BadModel(f"A model is registered under name:version, not {card.tag!r}.")
+        card.save(folder)
+        _describe(folder, card)
+        return self._enter(folder, name, version)
+
+    def remove(self, tag: str, *, force: bool = False) -> str:
+        """Delete one model; `force` takes baselines too. Returns its tag.
+
+        Raises `ModelNotFound`, or `ModelInUse` for the active model and for baselines.
+        """
+        with locked(self.home / "registry.lock"):
+            folder = self.folder(tag)
+            card = ModelCard.load(folder)
+            if card.tag == self.active():
+                raise ModelInUse(f"{card.tag} is active: set another model or unset it first.")
+            if card.baseline and not force:
+                raise ModelInUse(f"{card.tag} is a baseline and protected from removal.")
+            self._leave(folder)
+            return card.tag
+
+    def remove_all(self, name: str | None = None) -> list[str]:
+        """Delete every model (of one name) that is neither active nor a baseline; their tags."""
+        if name is not None:
+            check_name(name)
+        removed = []
+        for card in self.cards(name):
+            if not card.baseline and card.tag != self.active():
+                removed.append(self.remove(card.tag))
+        return removed
+
+    def export(self, tag: str, target: Path) -> Path:
+        """Write the model to a file that `import_` and `bentoml models import` read.
+
+        `target` is a folder or a file name; the ending `.bentomodel` is BentoML's.
+        """
+        from bentoml._internal.models import ModelStore
+
+        model = ModelStore(self.store).get(self.get(tag).tag)
+        return Path(model.export(str(target)))
+
+    def import_(self, source: Path) -> str:
+        """Take a file that `export` wrote. The model passes the same gate as any other.
+
+        Raises `BadModel`, `GateFailed`, or `Conflict` where the tag exists.
+        """
+        from bentoml._internal.models import Model
+
+        from imgcls.engine import gate
+
+        try:
+            model = Model.import_from(str(source))
+        except Exception as err:  # BentoML passes on whatever its archive readers raise
+            raise BadModel(f"{source} is not an exported model: {err}") from err
+        card = gate(Path(model.path)).card
+        name, version = split_tag(card.tag)
+        if str(model.tag) != card.tag or version is None:
+            raise BadModel(f"{source} says two tags: {model.tag} and {card.tag}.")
+        return self._enter(Path(model.path), name, version)
+
+    # The active model.
+
+    def active(self) -> str | None:
+        """The tag that plain predictions use."""
+        return self._read_pointer().tag
+
+    def stamp(self) -> Stamp:
+        """Changes whenever the pointer does; costs one `stat`."""
+        try:
+            status = os.stat(self._pointer)
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def point(self, tag: str) -> None:
+        """Make `tag` active, keeping the one before for `rollback`. The gate comes first."""
+        with locked(self.home / "registry.lock"):
+            self.folder(tag)
+            pointer = self._read_pointer()
+            previous = [t for t in pointer.previous if t != tag]
+            if pointer.tag not in (None, tag):
+                previous.append(str(pointer.tag))
+            self._write_pointer(
+                "set", ActivePointer(tag=tag, previous=previous[-100:]), pointer.tag
+            )
+
+    def before(self) -> str:
+        """The tag that `rollback` goes to: the last active one that still exists.
+
+        Raises `Conflict` where there is none.
+        """
+        for tag in reversed(self._read_pointer().previous):
+            try:
+                self.folder(tag)
+            except ModelNotFound:
+                continue
+            return tag
+        raise Conflict("There is no earlier model to go back to.")
+
+    def step_back(self, tag: str) -> None:
+        """Make `tag`, from `before()`, active again and forget those after it."""
+        with locked(self.home / "registry.lock"):
+            pointer = self._read_pointer()
+            if tag not in pointer.previous:
+                raise Conflict(f"{tag} was not active before; use set.")
+            cut = len(pointer.previous) - 1 - pointer.previous[::-1].index(tag)
+            kept = ActivePointer(tag=tag, previous=pointer.previous[:cut])
+            self._write_pointer("rollback", kept, pointer.tag)
+
+    def unset(self) -> str | None:
+        """Leave no model active; returns the one that was. `rollback` brings it back."""
+        with locked(self.home / "registry.lock"):
+            pointer = self._read_pointer()
+            if pointer.tag is not None:
+                kept = ActivePointer(previous=[*pointer.previous, pointer.tag][-100:])
+                self._write_pointer("unset", kept, pointer.tag)
+            return pointer.tag
+
+    def promotions(self) -> list[dict[str, Any]]:
+        """Every change of the active model, oldest first: time, action, tag, was."""
+        try:
+            lines = (self.home / "promotions.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines]
+
+    def _read_pointer(self) -> ActivePointer:
+        try:
+            return ActivePointer.model_validate_json(self._pointer.read_bytes())
+        except FileNotFoundError:
+            return ActivePointer()
+        except ValidationError as err:
+            raise Conflict(
+                f"{self._pointer.name} is damaged; delete it and set a model again."
+            ) from err
+
+    def _write_pointer(self, action: str, pointer: ActivePointer, was: str | None) -> None:
+        write_atomic(self._pointer, pointer.model_dump_json(indent=2))
+        line = {
+            "time": datetime.now(UTC).isoformat(),
+            "action": action,
+            "tag": pointer.tag,
+            "was": was,
+        }
+        with (self.home / "promotions.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    # The store's folders.
+
+    def _enter(self, folder: Path, name: str, version: str) -> str:
+        target = self.store / name / version
+        # Readers list everything under the store, so the copy is made beside it.
+        self.store.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".imgcls-", dir=self.store.parent) as scratch:
+            complete = Path(scratch) / version
+            shutil.move(str(folder), complete)
+            complete.chmod(0o755)
+            with locked(self.home / "registry.lock"):
+                if target.exists():
+                    raise Conflict(f"{name}:{version} is in the store already.")
+                target.parent.mkdir(exist_ok=True)
+                os.rename(complete, target)
+                write_atomic(target.parent / "latest", version)
+        return f"{name}:{version}"
+
+    def _leave(self, folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=".imgcls-", dir=self.store.parent) as scratch:
+            os.rename(folder, Path(scratch) / folder.name)
+        left = self.cards(folder.parent.name)
+        if left:
+            write_atomic(folder.parent / "latest", left[0].tag.partition(":")[2])
+        elif not any(entry.is_dir() for entry in folder.parent.iterdir()):
+            shutil.rmtree(folder.parent)
+
+    def _not_found(self, tag: str) -> ModelNotFound:
+        there = [card.tag for card in self.cards()[:5]]
+        hint = f"There are, for example: {', '.join(there)}." if there else "The store is empty."
+        return ModelNotFound(f"There is no model {tag!r}. {hint}")
+
+
+def _describe(folder: Path, card: ModelCard) -> None:
+    """Write BentoML's `model.yaml`, with labels and metadata for `bentoml models get`."""
+    from bentoml._internal.models import Model, ModelContext
+
+    metrics = card.metrics
+    metadata: dict[str, Any] = {
+        "task": card.task,
+        "classes": card.labels,
+        "backbone": card.backbone,
+        "recipe": card.recipe.get("kind"),
+        "hyperparameters": card.hyperparameters,
+        "metrics": {
+            "split": metrics.split,
+            "images": metrics.images,
+            "accuracy": metrics.accuracy,
+            "macro_f1": metrics.macro_f1,
+            "log_loss": metrics.log_loss,
+        },
+        "dataset": card.dataset.model_dump(),
+        "input": card.preprocessing.model_dump(),
+        "threshold": card.threshold,
+        "graph_sha256": card.graph_sha256,
+        "versions": card.versions,
+        "duration_seconds": card.duration_seconds,
+    }
+    model = Model.create(
+        card.tag,
+        module="imgcls",
+        api_version="v1",
+        signatures={},
+        labels={
+            "task": card.task,
+            "recipe": str(card.recipe.get("kind")),
+            "type": "baseline" if card.baseline else "custom",
+        },
+        metadata=_without_none(metadata),
+        context=ModelContext(
+            framework_name="onnxruntime",
+            framework_versions={"onnxruntime": card.versions.get("onnxruntime", "unknown")},
+        ),
+    )
+    model.flush()  # type: ignore[no-untyped-call]
+    shutil.copy(model.path_of("model.yaml"), folder / "model.yaml")
+
+
+def _without_none(value: Any) -> Any:
+    """BentoML's metadata knows no null: leave such entries out."""
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_none(v) for v in value if v is not None]
+    return value

@@ -1,0 +1,117 @@
+"""What the HTTP interface takes and gives, as types: the OpenAPI document is made from these."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from imgcls.card import ModelCard
+from imgcls.jobs import Job
+
+CARD_EXAMPLE = "pets:20261121083000a1b2c3"
+
+
+class Prediction(BaseModel):
+    """The answer for one image: a label with probabilities, or an error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "label": "cat",
+                "probability": 0.91,
+                "probabilities": {"cat": 0.91, "dog": 0.07, "horse": 0.02},
+            }
+        }
+    )
+
+    label: str | None = None
+    probability: float | None = None
+    """Probability of `label`."""
+    probabilities: dict[str, float] | None = None
+    """By class, largest first; `top_k` keeps only the first ones."""
+    error: str | None = Field(None, examples=["The JPEG image is damaged or cut short."])
+    code: str | None = Field(None, examples=["broken_image"])
+
+
+class PredictResponse(BaseModel):
+    model: str = Field(examples=[CARD_EXAMPLE])
+    """Tag of the model that made these predictions."""
+    predictions: list[Prediction]
+    """One for each image, in the order in which they were sent."""
+
+
+class ErrorResponse(BaseModel):
+    """Every refusal, whatever its status."""
+
+    error: str
+    """A sentence: what was wrong and what to do."""
+    code: str
+    """Stable; match on this."""
+    detail: Any = None
+
+
+class ActiveResponse(BaseModel):
+    active: str | None = Field(examples=[CARD_EXAMPLE])
+    """The active model after the call."""
+    previous: str | None = None
+    """The active model before the call."""
+
+
+class ModelRow(BaseModel):
+    """One line of `/list`; `/info` gives the whole card."""
+
+    tag: str
+    active: bool
+    baseline: bool
+    task: str
+    recipe: str
+    backbone: str | None
+    labels: list[str]
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    hyperparameters: dict[str, Any]
+    dataset: str
+    created_at: datetime
+    duration_seconds: float
+
+    @classmethod
+    def of(cls, card: ModelCard, active: str | None) -> "ModelRow":
+        return cls(
+            tag=card.tag,
+            active=card.tag == active,
+            baseline=card.baseline,
+            task=card.task,
+            recipe=str(card.recipe.get("kind")),
+            backbone=card.backbone,
+            labels=card.labels,
+            accuracy=card.metrics.accuracy,
+            macro_f1=card.metrics.macro_f1,
+            log_loss=card.metrics.log_loss,
+            hyperparameters=card.hyperparameters,
+            dataset=card.dataset.tag,
+            created_at=card.created_at,
+            duration_seconds=card.duration_seconds,
+        )
+
+
+class ListResponse(BaseModel):
+    active: str | None
+    models: list[ModelRow]
+    """Newest first."""
+
+
+class RemoveResponse(BaseModel):
+    removed: list[str]
+    left: list[str]
+
+
+class JobsResponse(BaseModel):
+    jobs: list[Job]
+    """Newest first."""
+
+
+class FitResponse(BaseModel):
+    job: Job
+    card: ModelCard | None = None
+    """Only with `wait`."""

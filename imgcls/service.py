@@ -1,0 +1,353 @@
+"""The BentoML service: every route, each a thin method over the modules that do the work.
+
+Served by `bentoml serve` from the checkout's `service.py`, or from anywhere as
+`imgcls.service:ImageClassifier`.
+"""
+
+import asyncio
+import gc
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+import bentoml
+from pydantic import BaseModel, Field, field_validator
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from imgcls.card import ModelCard
+from imgcls.errors import (
+    BY_CODE,
+    BadArgument,
+    BadRecipe,
+    Conflict,
+    ImgclsError,
+    TimeLimitExceeded,
+    TrainingFailed,
+)
+from imgcls.files import check_name
+from imgcls.http import FileField, FormRequest, JsonRequest, endpoint, json_response, lean
+from imgcls.jobs import Job, JobRequest, Jobs
+from imgcls.openapi import document
+from imgcls.predictor import Predictor
+from imgcls.recipes import DEFAULT_RECIPE, LinearProbe, Recipe, load_recipe
+from imgcls.registry import Registry
+from imgcls.schemas import (
+    CARD_EXAMPLE,
+    ActiveResponse,
+    FitResponse,
+    JobsResponse,
+    ListResponse,
+    ModelRow,
+    PredictResponse,
+    RemoveResponse,
+)
+from imgcls.settings import get_settings
+
+if TYPE_CHECKING:
+    from imgcls.data import DatasetStore
+
+Result = TypeVar("Result")
+
+ModelTag = Annotated[str, Field(examples=[CARD_EXAMPLE])]
+"""`name:version`, or `name` for its newest version."""
+DatasetTag = Annotated[str, Field(examples=["pets:3f2a9c01d4e5"])]
+"""`name:version`, or `name` for its newest version."""
+JobId = Annotated[str, Field(examples=["20261121-083000-123456-a1b2"])]
+
+
+class PredictRequest(FormRequest):
+    file_fields: ClassVar[frozenset[str]] = frozenset({"images"})
+
+    images: list[FileField] = Field(description="One or more image files.")
+    model: str | None = Field(None, description="A model's tag; the active model if left out.")
+    top_k: int | None = Field(None, description="Keep only the k largest probabilities.")
+    threshold: float | None = Field(None, description="Two classes: overrides the model's own.")
+
+
+class UploadRequest(FormRequest):
+    file_fields: ClassVar[frozenset[str]] = frozenset({"archive"})
+    max_mb: ClassVar[str] = "max_upload_mb"
+
+    archive: FileField = Field(description="A zip or tar of class folders.")
+    name: str = Field(description="The dataset's name.", examples=["pets"])
+
+    @field_validator("archive", mode="wrap")
+    @classmethod
+    def _any_archive(cls, value: Any, _: Any) -> Any:
+        return value
+
+
+class FitRequest(JsonRequest):
+    dataset: DatasetTag
+    name: str = Field(description="The model's name in the store.", examples=["pets"])
+    recipe: str | dict[str, Any] = Field(
+        DEFAULT_RECIPE, description="A recipe's name, or a whole configuration with its `kind`."
+    )
+    overrides: dict[str, Any] = Field({}, examples=[{"epochs": 20, "augment.rotation": 10}])
+    time_limit: float | None = Field(None, gt=0, description="Seconds; past them the job fails.")
+    wait: bool = Field(False, description="Answer when the job is over, with the model's card.")
+    baseline: bool = Field(False, description="Protect the model from removal.")
+    seed: int = Field(0, ge=0, description="Seed of the splits.")
+
+
+class DatasetRequest(JsonRequest):
+    dataset: DatasetTag
+
+
+class JobRequestById(JsonRequest):
+    id: JobId
+
+
+class ModelRequest(JsonRequest):
+    tag: ModelTag
+
+
+class NameFilter(JsonRequest):
+    name: str | None = Field(None, description="Only models of this name.", examples=["pets"])
+
+
+class Nothing(JsonRequest):
+    """An empty JSON object, or no body at all."""
+
+
+class DatasetsResponse(BaseModel):
+    datasets: list[dict[str, Any]]
+
+
+class DatasetResponse(BaseModel):
+    tag: str
+    labels: list[str]
+    images: int
+    unreadable: int
+    splits: dict[str, int]
+
+
+async def _openapi(request: Request) -> Response:
+    return json_response(document(ImageClassifier))
+
+
+@lean
+@bentoml.asgi_app(Starlette(routes=[Route("/docs.json", _openapi)]))
+@bentoml.service(
+    name="imgcls",
+    workers=get_settings().workers,
+    logging={"access": {"enabled": False}},
+)
+class ImageClassifier:
+    """Predictions from the active model, and everything needed to replace it."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.jobs = Jobs()
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def start(self) -> None:
+        self.predictor = Predictor(self.registry)
+        await self.predictor.start()
+        # What lives now lives for good: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def stop(self) -> None:
+        await self.predictor.stop()
+
+    # Predictions.
+
+    @endpoint("/predict", PredictRequest, PredictResponse)
+    async def predict(
+        self,
+        images: list[UploadFile],
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """Classify one or more images with the active model, or with `model`."""
+        files = [await image.read() for image in images]
+        return await self.predictor.predict(files, model=model, top_k=top_k, threshold=threshold)
+
+    # Data.
+
+    @endpoint("/upload", UploadRequest, DatasetResponse)
+    async def upload(self, archive: list[UploadFile], name: str) -> BaseModel:
+        """Store a zip or tar of class folders as a dataset; its version is its content's hash."""
+        check_name(name, "dataset name")
+        if len(archive) != 1:
+            raise BadArgument("Send exactly one file in the form field `archive`.")
+        return await in_thread(_store_upload, archive[0], name)
+
+    @endpoint("/datasets", Nothing, DatasetsResponse)
+    async def datasets(self) -> dict[str, Any]:
+        """All stored datasets, newest first."""
+        summaries = await in_thread(lambda: _dataset_store().list())
+        return {"datasets": [summary.model_dump(mode="json") for summary in summaries]}
+
+    @endpoint("/eda", DatasetRequest, DatasetResponse)
+    async def eda(self, dataset: str) -> BaseModel:
+        """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
+        return await in_thread(_profile, dataset)
+
+    # Training.
+
+    @endpoint("/fit", FitRequest, FitResponse)
+    async def fit(
+        self,
+        dataset: str,
+        name: str,
+        recipe: str | dict[str, Any],
+        overrides: dict[str, Any],
+        time_limit: float | None,
+        wait: bool,
+        baseline: bool,
+        seed: int,
+    ) -> FitResponse:
+        """Train a model in a process of its own; follow it with `/job`, or `wait` for it."""
+        check_name(name, "model name")
+        checked = _checked_recipe(load_recipe(recipe, overrides))
+        summary = await in_thread(lambda: _dataset_store().get(dataset))
+        request = JobRequest(
+            dataset=summary.tag,
+            recipe=checked.model_dump(mode="json"),
+            name=name,
+            time_limit=time_limit,
+            baseline=baseline,
+            seed=seed,
+        )
+        job = await in_thread(self.jobs.start, request)
+        if not wait:
+            return FitResponse(job=job)
+        while not job.over:
+            await asyncio.sleep(0.2)
+            job = await in_thread(self.jobs.get, job.id)
+        return FitResponse(job=job, card=self.registry.get(_model_of(job)))
+
+    @endpoint("/jobs", Nothing, JobsResponse)
+    async def list_jobs(self) -> JobsResponse:
+        """All training jobs, newest first."""
+        return JobsResponse(jobs=await in_thread(self.jobs.all))
+
+    @endpoint("/job", JobRequestById, Job)
+    async def job(self, id: str) -> Job:
+        """State, stage, epoch, metrics so far and the time left of one job."""
+        return await in_thread(self.jobs.get, id)
+
+    @endpoint("/cancel", JobRequestById, Job)
+    async def cancel(self, id: str) -> Job:
+        """Stop a job that waits or runs; answers when its process is gone."""
+        return await in_thread(self.jobs.cancel, id)
+
+    # Models.
+
+    @endpoint("/list", NameFilter, ListResponse)
+    async def list(self, name: str | None) -> ListResponse:
+        """All models, newest first, with hyperparameters and metrics."""
+        return await in_thread(_list, self.registry, name)
+
+    @endpoint("/info", ModelRequest, ModelCard)
+    async def info(self, tag: str) -> ModelCard:
+        """The whole card of one model."""
+        return await in_thread(self.registry.get, tag)
+
+    @endpoint("/set", ModelRequest, ActiveResponse)
+    async def set(self, tag: str) -> ActiveResponse:
+        """Make a model active, once it has loaded and answered its golden images rightly."""
+        was = self.registry.active()
+        await self.predictor.set(tag)
+        return ActiveResponse(active=self.registry.active(), previous=was)
+
+    @endpoint("/rollback", Nothing, ActiveResponse)
+    async def rollback(self) -> ActiveResponse:
+        """Make the model active that was active before; the same checks apply."""
+        was = self.registry.active()
+        await self.predictor.rollback()
+        return ActiveResponse(active=self.registry.active(), previous=was)
+
+    @endpoint("/unset", Nothing, ActiveResponse)
+    async def unset(self) -> ActiveResponse:
+        """Leave no model active; `/rollback` brings the last one back."""
+        return ActiveResponse(active=None, previous=await self.predictor.unset())
+
+    @endpoint("/remove", ModelRequest, RemoveResponse)
+    async def remove(self, tag: str) -> RemoveResponse:
+        """Delete a model; the active one and baselines are refused."""
+        return await in_thread(lambda: _removed(self.registry, [self.registry.remove(tag)]))
+
+    @endpoint("/remove_all", NameFilter, RemoveResponse)
+    async def remove_all(self, name: str | None) -> RemoveResponse:
+        """Delete all models but the active one and baselines."""
+        return await in_thread(lambda: _removed(self.registry, self.registry.remove_all(name)))
+
+
+async def in_thread(function: Callable[..., Result], *args: Any) -> Result:
+    return await asyncio.to_thread(function, *args)
+
+
+def _store_upload(archive: UploadFile, name: str) -> BaseModel:
+    home = get_settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    # The client's file name is never used: it could be any path.
+    with tempfile.TemporaryDirectory(prefix=".upload-", dir=home) as folder:
+        path = Path(folder) / "archive"
+        archive.file.seek(0)
+        with path.open("wb") as file:
+            shutil.copyfileobj(archive.file, file, 1024 * 1024)
+        return _dataset_store().add(path, name=name, move=True)
+
+
+def _list(registry: Registry, name: str | None) -> ListResponse:
+    active = registry.active()
+    rows = [ModelRow.of(card, active) for card in registry.cards(name)]
+    return ListResponse(active=active, models=rows)
+
+
+def _removed(registry: Registry, tags: list[str]) -> RemoveResponse:
+    return RemoveResponse(removed=tags, left=[card.tag for card in registry.cards()])
+
+
+def _dataset_store() -> "DatasetStore":
+    from imgcls.data import DatasetStore  # Arrow is heavy, and predictions never need it
+
+    return DatasetStore()
+
+
+def _profile(tag: str) -> BaseModel:
+    from imgcls.eda import profile
+
+    with _dataset_store().open(tag) as dataset:
+        return profile(dataset)
+
+
+def _checked_recipe(recipe: Recipe) -> Recipe:
+    """Over HTTP, weights come from the folder kept for them, not from any path on the server."""
+    if isinstance(recipe, LinearProbe) and recipe.weights not in ("imagenet", "none"):
+        folder = (get_settings().home / "weights").resolve()
+        path = (folder / recipe.weights).resolve()
+        if folder not in path.parents or not path.is_file():
+            raise BadRecipe(
+                "`weights` must be `imagenet`, `none`, or the name of a file that lies in the "
+                "server's folder $IMGCLS_HOME/weights."
+            )
+        return recipe.model_copy(update={"weights": str(path)})
+    return recipe
+
+
+def _model_of(job: Job) -> str:
+    """The tag that a finished job made; otherwise its failure, as the error it was."""
+    if job.state == "succeeded" and job.tag is not None:
+        return job.tag
+    reason = job.reason or f"The job {job.id} has {job.state}."
+    if job.state == "cancelled":
+        raise Conflict(reason)
+    if job.code == TimeLimitExceeded.code:
+        raise TimeLimitExceeded(reason, detail=json.loads(job.model_dump_json()))
+    kind = BY_CODE.get(job.code or "", TrainingFailed)
+    if kind is ImgclsError or kind.status >= 500:
+        kind = TrainingFailed
+    raise kind(reason)

@@ -1,0 +1,65 @@
+"""Settings of the running process: read from `IMGCLS_*` once, typed, frozen.
+
+Precedence: environment variable, then the default written here. A value that cannot be cast
+stops the process with the name of the variable.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def bentoml_home() -> Path:
+    """BentoML's home, found as BentoML finds it (`BENTOML_HOME`, else `~/bentoml`)."""
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").expanduser()
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="IMGCLS_", frozen=True)
+
+    home: Path = Field(default_factory=lambda: bentoml_home() / "imgcls")
+    """Datasets, jobs, caches and the active pointer."""
+
+    # Limits on what comes from outside.
+    max_image_pixels: int = Field(default=64_000_000, gt=0, le=178_956_970)
+    """Pixels an image may have (width x height, from its header, before decoding)."""
+    max_images: int = Field(default=256, gt=0)
+    """Images in one `/predict`."""
+    max_body_mb: int = Field(default=64, gt=0)
+    """MiB in a request body, `/upload` excepted."""
+    max_upload_mb: int = Field(default=8192, gt=0)
+    """MiB in the archive sent to `/upload`."""
+    max_archive_files: int = Field(default=2_000_000, gt=0)
+    max_archive_mb: int = Field(default=65_536, gt=0)
+    """MiB that the files of an archive may have together once decompressed."""
+
+    # The service.
+    workers: int = Field(default=1, gt=0)
+    max_batch: int = Field(default=32, gt=0)
+    max_queue: int = Field(default=1024, gt=0)
+    """Images that may wait for one model in one worker; more are refused with 503."""
+    deadline_ms: int = Field(default=30_000, gt=0)
+    """A request that could not be answered by then gets 503."""
+    max_loaded_models: int = Field(default=4, gt=0)
+    """Models held in memory by one worker beside the active one."""
+    poll_ms: int = Field(default=200, gt=0)
+    """How often an idle worker looks at the active pointer."""
+    threads: int = Field(default=0, ge=0)
+    """Threads of one inference session; 0 shares the cores between the workers."""
+    providers: str = "auto"
+    """ONNX Runtime execution providers, comma-separated; `auto` takes CUDA where it is."""
+
+    # Training.
+    max_jobs: int = Field(default=16, gt=0)
+    """Jobs that may wait or run; more are refused with 429."""
+    fit_nice: int = Field(default=10, ge=0, le=19)
+    """Niceness of a training process, so that predictions go first."""
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read at the first call."""
+    return Settings()

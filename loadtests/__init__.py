@@ -1,0 +1,1 @@
+"""Locust against the real service."""

@@ -1,0 +1,246 @@
+"""`imgcls predict`: any files in, one row each out, whatever some of them are."""
+
+import csv
+import itertools
+import json
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from imgcls import inference
+from imgcls.cli.app import app
+from imgcls.engine import gate
+from imgcls.errors import BadArgument
+from imgcls.predictor import render
+from imgcls.registry import Registry
+from tests.fakes import class_folders, jpeg, tiny_model
+
+
+def predict(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
+
+
+def rows(*arguments: object) -> list[dict[str, Any]]:
+    result = predict(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def tag(registry: Registry, tmp_path: Path) -> str:
+    tag = tiny_model(tmp_path / "model", registry, "tiny")
+    registry.point(tag)
+    return tag
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Nine images, one that is none, and a file that nobody asked about."""
+    folder = class_folders(tmp_path / "photos", per_class=3)
+    (folder / "red" / "broken.jpg").write_bytes(b"no image")
+    (folder / "red" / "notes.txt").write_text("hello")
+    return folder
+
+
+def test_a_folder_gives_a_row_for_every_image_in_it(photos: Path) -> None:
+    found = rows(photos)
+    assert [row["path"] for row in found] == sorted(row["path"] for row in found)
+    assert len(found) == 10
+    for row in found:
+        if row["path"].endswith("broken.jpg"):
+            assert (row["label"], row["probability"], row["p_red"]) == (None, None, None)
+            assert "not an image" in row["error"]
+        else:
+            assert row["label"] == Path(row["path"]).parent.name
+            assert row["probability"] == row[f"p_{row['label']}"]
+            assert sum(row[f"p_{c}"] for c in ("red", "green", "blue")) == pytest.approx(1, 1e-4)
+
+
+def test_files_folders_patterns_and_archives_are_the_same_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in photos.rglob("*.*"):
+            archive.write(path, path.relative_to(photos))
+    with tarfile.open(tmp_path / "p.tar.gz", "w:gz") as tar:
+        tar.add(photos, ".")
+    monkeypatch.chdir(tmp_path)
+    ways = ["photos", "p.zip", "p.tar.gz", "photos/**/*.jpg", "photos/*"]
+    found = [sorted((r["label"] or "", r["p_red"] or 0) for r in rows(way)) for way in ways]
+    assert all(other == found[0] for other in found[1:])
+    assert len(rows("photos/red", "p.zip")) == 4 + 10
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_every_format_holds_the_same_rows(photos: Path, tmp_path: Path, batch: int) -> None:
+    expected = rows(photos, "--batch", batch)
+    for ending in (".csv", ".jsonl", ".parquet"):
+        out = tmp_path / f"answers{ending}"
+        result = predict(photos, "--out", out, "--batch", batch, "--json")
+        summary = json.loads(result.stdout)
+        assert (summary["images"], summary["failed"], summary["out"]) == (10, 1, str(out))
+        assert not list(tmp_path.glob("*.part"))
+        found = read(out)
+        assert [list(row) for row in found] == [list(row) for row in expected]
+        for got, want in zip(found, expected, strict=True):
+            for key, value in want.items():
+                assert got[key] == (pytest.approx(value, abs=1e-6) if value is not None else None)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        table: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return table
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    numbers = ("probability", "p_")
+    with path.open(newline="") as file:
+        return [
+            {
+                key: None if value == "" else float(value) if key.startswith(numbers) else value
+                for key, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_it_answers_as_the_service_does(registry: Registry, photos: Path, tmp_path: Path) -> None:
+    two = tiny_model(tmp_path / "two", registry, "two", ("red", "green"), threshold=0.4)
+    for model, options in itertools.product(("tiny", two), ({}, {"top_k": 1}, {"threshold": 0.9})):
+        engine = gate(registry.folder(model))
+        if "threshold" in options and engine.card.threshold is None:
+            continue
+        items = [(c, lambda c=c: jpeg(c)) for c in ("red", "green", "blue", "gray")]
+        (answers,) = inference.predict(engine, items, **options)  # type: ignore[arg-type]
+        pixels = [inference.images.load(read(), engine.card.preprocessing) for _, read in items]
+        for i, row in enumerate(engine.probabilities(np.stack(pixels))):
+            served = render(engine.card, row, **options)  # type: ignore[arg-type]
+            assert answers.labels[i] == served["label"]
+            assert answers.probability[i] == pytest.approx(served["probability"], abs=1e-6)
+            kept = answers.probabilities[i]
+            shares = {engine.card.labels[c]: p for c, p in enumerate(kept) if not np.isnan(p)}
+            assert shares == pytest.approx(served["probabilities"], abs=1e-6)
+
+
+def test_a_table_is_shown_without_out_or_json(photos: Path) -> None:
+    result = predict(photos)
+    assert result.exit_code == 0
+    assert "broken.jpg" in result.stdout
+    assert "red 0.99" in result.stdout
+    assert "10 images, 1 cannot be read" in result.stderr
+
+
+def test_a_file_without_an_ending_is_an_image(tmp_path: Path) -> None:
+    (tmp_path / "4f2a").write_bytes(jpeg("green"))
+    assert [row["label"] for row in rows(tmp_path / "4f2a")] == ["green"]
+
+
+def test_it_fails_only_if_no_image_could_be_read(photos: Path) -> None:
+    assert predict(photos).exit_code == 0
+    assert predict(photos / "red" / "broken.jpg").exit_code == 1
+
+
+@pytest.mark.parametrize("options", [["--threshold", "0.5"], ["--out", "answers.xlsx"]])
+def test_options_that_do_not_fit_are_refused(photos: Path, options: list[str]) -> None:
+    assert predict(photos, *options).exit_code in (1, 2)
+
+
+def test_what_is_not_there_is_refused_before_any_work(tmp_path: Path, photos: Path) -> None:
+    out = tmp_path / "answers.csv"
+    for missing in ("nowhere", "no*where", tmp_path / "no.zip"):
+        result = predict(photos, missing, "--out", out)
+        assert result.exit_code == 1
+        assert str(missing) in result.stderr
+    (tmp_path / "empty").mkdir()
+    assert predict(tmp_path / "empty", "--out", out).exit_code == 2
+    assert not out.exists()
+
+
+def test_without_an_active_model_one_must_be_named(registry: Registry, photos: Path) -> None:
+    registry.unset()
+    result = predict(photos)
+    assert result.exit_code == 1
+    assert "--model" in result.stderr
+    assert len(rows(photos, "--model", "tiny")) == 10
+
+
+def test_odd_names_and_odd_files_are_rows_like_any_other(tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name in ("[red] :dog: ü.jpg", "line\nbreak.jpg", "tab\tand,comma.jpg"):
+        (folder / name).write_bytes(jpeg("red"))
+    (Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg"))).write_bytes(jpeg("red"))
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "gone.jpg").symlink_to("nowhere")
+    out = tmp_path / "odd.csv"
+    assert predict(folder, "--out", out).exit_code == 0
+    found = {Path(row["path"]).name: row["label"] for row in read(out)}
+    assert found == {
+        "[red] :dog: ü.jpg": "red",
+        "line\nbreak.jpg": "red",
+        "tab\tand,comma.jpg": "red",
+        "\\udcff.jpg": "red",
+        "pipe.jpg": None,
+        "gone.jpg": None,
+    }
+    assert "[red] :dog: ü.jpg" in predict(folder).stdout
+
+
+def test_only_a_few_batches_are_read_ahead(registry: Registry) -> None:
+    engine = gate(registry.folder("tiny"))
+    taken = 0
+    data = jpeg("red")
+
+    def endless() -> Iterator[inference.Item]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield "x.jpg", lambda: data
+
+    answers = inference.predict(engine, endless(), batch=8, threads=2)
+    for _ in range(5):
+        assert len(next(answers).paths) == 8
+    assert taken <= 8 * (5 + 4)
+    answers.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+def test_an_interrupted_run_leaves_the_answers_so_far_and_no_finished_file(
+    registry: Registry, tmp_path: Path
+) -> None:
+    from imgcls.cli.answers import OutFile
+
+    engine = gate(registry.folder("tiny"))
+    out = tmp_path / "answers.parquet"
+
+    def items() -> Iterator[inference.Item]:
+        yield from [("x.jpg", lambda: jpeg("red"))] * 9
+        raise KeyboardInterrupt
+
+    def run() -> None:
+        with OutFile(out, engine.card.labels) as file:
+            for answers in inference.predict(engine, items(), batch=1):
+                file.write(answers)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert not out.exists()
+    assert 1 <= pq.read_table(tmp_path / "answers.parquet.part").num_rows < 9
+
+
+def test_the_same_path_twice_is_two_rows_and_bad_options_are_refused(
+    registry: Registry, photos: Path
+) -> None:
+    image = photos / "red" / "000.jpg"
+    assert len(rows(image, image)) == 2
+    with pytest.raises(BadArgument, match="top_k"):
+        next(inference.predict(gate(registry.folder("tiny")), [], top_k=0))

@@ -1,0 +1,151 @@
+"""`imgcls train`, `eda` and `jobs`: the same jobs as the service's, and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from imgcls.cli.app import app
+from imgcls.cli.train import choose_recipe
+from imgcls.errors import BadRecipe
+from imgcls.jobs import Jobs
+from imgcls.recipes import Cnn, LinearProbe
+from imgcls.registry import Registry
+from tests.fakes import class_folders
+
+QUICK = ["--set", "epochs=2", "--set", "width=0.5", "--set", "dense=16"]
+
+
+def imgcls(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def answer(*arguments: object) -> Any:
+    result = imgcls(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "My Photos", per_class=12)
+
+
+def test_train_makes_a_model_that_predicts(photos: Path, registry: Registry) -> None:
+    done = answer("train", photos, *QUICK, "--activate", "--baseline")
+    tag = done["card"]["tag"]
+    assert tag.startswith("my-photos:")
+    assert done["job"]["state"] == "succeeded"
+    assert done["card"]["recipe"]["epochs"] == 2
+    assert done["card"]["dataset"]["tag"].startswith("my-photos:")
+    assert registry.active() == tag
+    assert registry.get(tag).baseline
+    assert imgcls("predict", photos / "red").exit_code == 0
+    (job,) = answer("jobs", "list")["jobs"]
+    assert job == answer("jobs", "show", job["id"]) == done["job"]
+    assert "log" in answer("jobs", "log", job["id"])
+    assert imgcls("jobs", "cancel", job["id"]).exit_code == 1
+
+
+def test_a_stored_dataset_is_trained_on_by_its_tag_and_metrics_are_shown(photos: Path) -> None:
+    profile = answer("eda", photos)
+    result = imgcls("train", profile["tag"], "--name", "colours", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert all(text in result.stdout for text in ("accuracy", "log-loss", "green", "registered"))
+    assert "imgcls models set colours:" in result.stderr
+
+
+def test_a_training_that_fails_says_why_and_where_its_log_is(photos: Path) -> None:
+    result = imgcls("train", photos, "--recipe", "linear-probe", "--set", "backbone=nonsense")
+    assert result.exit_code == 1
+    assert "nonsense" in result.stderr
+    assert "log.txt" in result.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    failed = imgcls("train", photos, "--set", "epochs=10000", "--time-limit", "1", "--json")
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["code"] == "time_limit"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["/nowhere"], "no file or folder"),
+        (["nowhere"], "no dataset"),
+        ([".", "--set", "learning_rate=1"], "learning_rate"),
+        ([".", "--set", "epochs"], "key=value"),
+        ([".", "--recipe", "nonsense"], "linear-probe"),
+        ([".", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        ([".", "--name", "No Name"], "model name"),
+    ],
+)
+def test_mistakes_are_refused_before_a_job_starts(
+    arguments: list[str], words: str, home: Path
+) -> None:
+    result = imgcls("train", *arguments)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert Jobs().all() == []
+
+
+def test_weights_become_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({}, "w.pth")
+    recipe = choose_recipe("linear-probe", None, ["weights=w.pth"])
+    assert isinstance(recipe, LinearProbe)
+    assert recipe.weights == str(tmp_path.resolve() / "w.pth")
+    assert choose_recipe("linear-probe", None, []).model_dump()["weights"] == "imagenet"
+    with pytest.raises(BadRecipe, match=r"no weights file .*other\.pth"):
+        choose_recipe("linear-probe", None, ["weights=other.pth"])
+
+
+def test_a_recipe_file_is_changed_by_set(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("kind: cnn\nepochs: 7\naugment: {rotation: 5}\n")
+    recipe = choose_recipe(None, file, ["augment.crop=0.1", "seed=3"])
+    assert isinstance(recipe, Cnn)
+    assert recipe.augment is not None
+    assert (recipe.epochs, recipe.seed) == (7, 3)
+    assert (recipe.augment.rotation, recipe.augment.crop) == (5, 0.1)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_train_stops_its_job(photos: Path, sign: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imgcls.cli", "train", photos, "--set", "epochs=10000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    deadline = time.monotonic() + 120
+    while not (jobs := Jobs().all()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(sign)
+    assert process.wait(30) == (130 if sign == signal.SIGINT else 143)
+    assert Jobs().get(jobs[0].id).state == "cancelled"
+
+
+def test_eda_shows_what_is_in_the_data_and_what_is_wrong(photos: Path) -> None:
+    (photos / "red" / "broken.jpg").write_bytes(b"no image")
+    (photos / "green" / "again.jpg").write_bytes((photos / "red" / "000.jpg").read_bytes())
+    found = answer("eda", photos)
+    assert found["labels"] == ["blue", "green", "red"]
+    assert found["overall"]["images"] == 37
+    assert found["unreadable"]["total"] == 1
+    shown = imgcls("eda", photos).stdout
+    assert all(text in shown for text in (found["tag"], "green", "28 x 24", "red/broken.jpg"))
+    assert "1 cross" in shown or "1 classes" in shown
+
+
+def test_an_empty_home_has_no_jobs_and_unknown_ones_are_refused() -> None:
+    assert answer("jobs", "list") == {"jobs": []}
+    for command in ("show", "cancel", "log"):
+        assert imgcls("jobs", command, "20261121-083000-123456-a1b2").exit_code == 1

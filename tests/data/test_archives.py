@@ -1,0 +1,280 @@
+"""Zip and tar: what is read, what is refused, what is harmless."""
+
+import io
+import os
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from imgcls.data import open_dataset
+from imgcls.data.entries import Budget
+from imgcls.data.tars import list_tar
+from imgcls.data.zips import list_zip
+from imgcls.errors import BadArchive, BadDataset, BrokenImage
+
+
+def big_budget():
+    return Budget(10**6, 10**12)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_gives_back_the_very_bytes(pets, zip_of, method):
+    with open_dataset(zip_of(pets, method=method)) as dataset:
+        paths = dataset.index["path"].to_pylist()
+        assert paths == sorted(pets)
+        assert [dataset.read(row) for row in range(len(dataset))] == [pets[p] for p in paths]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tgz", "w:gz"), ("a.tar.bz2", "w:bz2"),
+     ("a.tar.xz", "w:xz")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_tar_gives_back_the_very_bytes(pets, tar_of, name, mode, kind):
+    with open_dataset(tar_of(pets, name, mode, kind)) as dataset:
+        paths = dataset.index["path"].to_pylist()
+        assert paths == sorted(pets)
+        assert [dataset.read(row) for row in range(len(dataset))] == [pets[p] for p in paths]
+
+
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_long_names_in_tars_are_whole(pets, tar_of, kind):
+    deep = "d" * 80
+    files = {f"{path[:4]}{deep}/{path[4:]}": data for path, data in pets.items()}
+    if kind != tarfile.USTAR_FORMAT:
+        files = {f"{'e' * 60}/{path}": data for path, data in files.items()}
+    with open_dataset(tar_of(files, kind=kind)) as dataset:
+        assert dataset.labels == ["cat", "dog"]
+        assert dataset.index["path"][0].as_py() == f"cat/{deep}/00.jpg"
+
+
+def test_a_zip_that_was_streamed_with_data_descriptors_is_read(pets, tmp_path):
+    class Unseekable(io.RawIOBase):
+        def __init__(self, path):
+            self.file = path.open("wb")
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            return self.file.write(data)
+
+        def close(self):
+            self.file.close()
+            super().close()
+
+    path = tmp_path / "pets.zip"
+    with Unseekable(path) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in pets.items():
+            archive.writestr(name, data)
+    with open_dataset(path) as dataset:
+        assert dataset.read(0) == pets["cat/00.jpg"]
+
+
+def test_a_zip_with_bytes_before_it_or_zip64_fields_is_read(pets, tmp_path):
+    path = tmp_path / "pets.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in pets.items():
+            with archive.open(name, "w", force_zip64=True) as file:
+                file.write(data)
+    path.write_bytes(b"#!/bin/sh\nexit\n" + path.read_bytes())
+    with open_dataset(path) as dataset:
+        assert dataset.read(3) == pets["cat/03.jpg"]
+
+
+def test_zip64_sizes_offsets_and_end_record_are_understood(tmp_path):
+    name, data = b"cat/1.jpg", b"12345"
+    local = struct.pack("<4s5H3L2H", b"PK\3\4", 45, 0, 0, 0, 0, 0, 2**32 - 1, 2**32 - 1, 9, 0)
+    extra = struct.pack("<HH3Q", 1, 24, len(data), len(data), 0)
+    central = struct.pack(
+        "<4s6H3L5H2L", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 2**32 - 1, 2**32 - 1, 9, len(extra), 0, 0,
+        0, 0, 2**32 - 1,
+    ) + name + extra  # fmt: skip
+    start = len(local) + len(name) + len(data)
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(central), start)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, start + len(central), 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    path = tmp_path / "a.zip"
+    path.write_bytes(local + name + data + central + end64 + locator + end)
+    with path.open("rb") as file:
+        entries = list_zip(file.fileno(), big_budget()).entries
+    assert (entries.names, entries.size.tolist(), entries.offset.tolist()) == (
+        ["cat/1.jpg"], [5], [0],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["../cat/1.jpg", "cat/../../1.jpg", "/cat/1.jpg", "C:\\cat\\1.jpg"]
+)
+def test_names_that_leave_the_archive_are_refused_by_name(pets, zip_of, tar_of, name):
+    shown = name.replace("\\", "/")
+    with pytest.raises(BadArchive, match="points outside") as caught:
+        open_dataset(zip_of(pets | {name: b"x"}))
+    assert shown in str(caught.value)
+    if "\\" not in name:
+        with pytest.raises(BadArchive, match="points outside"):
+            open_dataset(tar_of(pets | {name: b"x"}))
+
+
+def test_links_and_devices_in_a_tar_are_never_followed(pets, tar_of, tmp_path):
+    (tmp_path / "secret.jpg").write_bytes(pets["cat/00.jpg"])
+    path = tar_of(pets)
+    with tarfile.open(path, "a") as archive:
+        for kind, name in [
+            (tarfile.SYMTYPE, "cat/s.jpg"), (tarfile.LNKTYPE, "cat/h.jpg"),
+            (tarfile.CHRTYPE, "cat/c.jpg"), (tarfile.FIFOTYPE, "cat/f.jpg"),
+        ]:  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, str(tmp_path / "secret.jpg")
+            archive.addfile(member)
+    with open_dataset(path) as dataset:
+        assert len(dataset) == len(pets)
+
+
+def test_links_in_a_zip_are_left_out(pets, zip_of):
+    path = zip_of(pets)
+    with zipfile.ZipFile(path, "a") as archive:
+        info = zipfile.ZipInfo("cat/link.jpg")
+        info.create_system, info.external_attr = 3, 0o120777 << 16
+        archive.writestr(info, "/etc/hostname")
+    with open_dataset(path) as dataset:
+        assert len(dataset) == len(pets)
+
+
+def test_an_encrypted_zip_is_refused(pets, zip_of):
+    path = zip_of(pets)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\x01\x02")
+    data[at + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(BadArchive, match="encrypted"):
+        open_dataset(path)
+
+
+def test_a_packing_method_that_cannot_be_read_is_named(pets, zip_of):
+    with pytest.raises(BadArchive, match="method 14"):
+        open_dataset(zip_of(pets, method=zipfile.ZIP_LZMA))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + bytes(2000), bytes(4096)])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_what_is_no_archive_is_called_that(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadArchive, match="not a zip or tar archive"):
+        open_dataset(tmp_path / name)
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.99])
+def test_archives_cut_short_are_refused_as_damaged(pets, zip_of, tar_of, keep):
+    for path in (zip_of(pets), tar_of(pets), tar_of(pets, "a.tgz", "w:gz")):
+        data = path.read_bytes()
+        cut = data.rstrip(b"\0") if path.suffix == ".tar" else data
+        path.write_bytes(cut[: int(len(cut) * keep)])
+        with pytest.raises(BadArchive, match=r"cut short|damaged"):
+            open_dataset(path)
+
+
+def test_no_damage_to_an_archive_raises_anything_but_a_refusal(pets, zip_of, tar_of, tmp_path):
+    import random
+
+    chance = random.Random(0)
+    for path in (zip_of(pets), tar_of(pets)):
+        whole = path.read_bytes()
+        for n in range(60):
+            data = bytearray(whole)
+            start = len(data) - 1200 if path.suffix == ".zip" else 0
+            for _ in range(chance.choice([1, 3, 30])):
+                data[chance.randrange(start, len(data))] = chance.randrange(256)
+            broken = tmp_path / f"b{n}{path.suffix}"
+            broken.write_bytes(data)
+            with broken.open("rb") as file:
+                lister = list_zip if path.suffix == ".zip" else list_tar
+                try:
+                    lister(file.fileno(), big_budget())
+                except BadDataset:
+                    continue
+
+
+def test_a_damaged_entry_is_a_row_with_an_error_and_the_rest_is_read(pets, zip_of):
+    path = zip_of(pets, method=zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    at = data.find(pets["cat/04.jpg"])
+    data[at + 100] ^= 0xFF
+    path.write_bytes(data)
+    with open_dataset(path) as dataset:
+        errors = {row["path"]: row["error"] for row in dataset.index.to_pylist()}
+        assert errors.pop("cat/04.jpg").startswith("broken_image: ")
+        assert set(errors.values()) == {None}
+        row = dataset.index["path"].to_pylist().index("cat/04.jpg")
+        assert all(row not in dataset.rows(split) for split in ("train", "val", "test"))
+        with pytest.raises(BrokenImage, match="checksum"):
+            dataset.read(row)
+
+
+def test_an_entry_never_unpacks_to_more_than_it_declares(pets, zip_of):
+    path = zip_of(pets | {"cat/bomb.jpg": bytes(10_000_000)})
+    data = bytearray(path.read_bytes())
+    at = data.rfind(b"cat/bomb.jpg") - 46
+    assert data[at : at + 4] == b"PK\x01\x02"
+    data[at + 24 : at + 28] = (1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with open_dataset(path) as dataset:
+        errors = [error for error in dataset.index["error"].to_pylist() if error]
+        assert errors == ["broken_image: The file is not of the size that the archive states."]
+
+
+def test_limits_on_files_and_bytes_hold_before_anything_is_read(pets, zip_of, tar_of, limit):
+    limit(max_archive_files=19)
+    for path in (zip_of(pets), tar_of(pets), tar_of(pets, "a.tgz", "w:gz")):
+        with pytest.raises(BadArchive, match="more than 19 files"):
+            open_dataset(path)
+    limit(max_archive_files=100, max_archive_mb=1)
+    bomb = pets | {"cat/zeros.jpg": bytes(2 << 20)}
+    for path in (zip_of(bomb), tar_of(bomb), tar_of(bomb, "b.tgz", "w:gz")):
+        with pytest.raises(BadArchive, match="more than 1 MiB"):
+            open_dataset(path)
+
+
+def test_a_pax_header_of_any_size_is_not_read_into_memory(tmp_path):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 4 << 20
+    (tmp_path / "a.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes((4 << 20) + 1024))
+    with pytest.raises(BadArchive, match="too long"):
+        open_dataset(tmp_path / "a.tar")
+
+
+def test_names_in_odd_encodings_do_not_matter(pets, zip_of, tar_of, tmp_path):
+    files = pets | {"cät/1.jpg": pets["cat/00.jpg"]}
+    plain = zip_of(files).read_bytes()
+    mangled = plain.replace("cät/1.jpg".encode(), b"c\x81\x82t/1.jpg")
+    (tmp_path / "odd.zip").write_bytes(mangled)
+    unflagged = bytearray(plain)
+    at = unflagged.rfind("cät/1.jpg".encode()) - 46
+    unflagged[at + 9] &= 0xF7  # the UTF-8 flag
+    (tmp_path / "unflagged.zip").write_bytes(unflagged)
+    assert len(open_dataset(tmp_path / "odd.zip").labels) == 3
+    assert "cät" in open_dataset(tmp_path / "unflagged.zip").labels
+    odd = {os.fsdecode(b"c\xff/1.jpg"): pets["cat/00.jpg"]}
+    assert len(open_dataset(tar_of(pets | odd, kind=tarfile.GNU_FORMAT)).labels) == 3
+
+
+def test_windows_separators_in_a_zip_are_folders(pets, zip_of):
+    path = zip_of(pets)
+    path.write_bytes(path.read_bytes().replace(b"cat/", b"cat\\").replace(b"dog/", b"dog\\"))
+    assert open_dataset(path).labels == ["cat", "dog"]
+
+
+def test_a_name_given_twice_counts_once_and_the_later_one_wins(pets, tmp_path, picture):
+    path = Path(tmp_path / "twice.tar")
+    with tarfile.open(path, "w") as archive:
+        for name, data in [*pets.items(), ("cat/00.jpg", picture(999))]:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    with open_dataset(path) as dataset:
+        assert len(dataset) == len(pets)
+        assert dataset.read(0) == picture(999)

@@ -1,0 +1,117 @@
+"""Scan: threads and processes find the same; failures and progress reach the caller."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from imgcls.data import open_dataset
+from imgcls.data import scan as scan_module
+from imgcls.data.scan import scan
+from imgcls.data.source import open_source
+from imgcls.errors import BadDataset, ImgclsError
+
+
+@pytest.fixture
+def entries(pets, zip_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    source = open_source(zip_of(pets | {"cat/bad.jpg": b"x"}), tmp_path / "unused.tar")
+    return source.path, source.listing.entries
+
+
+@pytest.mark.parametrize(("threads", "processes"), [(1, 0), (3, 0), (1, 1), (2, 2)])
+def test_whoever_measures_the_result_is_the_same(entries, threads, processes):
+    path, rows = entries
+    alone = scan("zip", path, rows, threads=1, processes=0)
+    found = scan("zip", path, rows, threads=threads, processes=processes)
+    assert np.array_equal(found.numbers, alone.numbers)
+    assert found.content_hash == alone.content_hash
+    assert (found.format, found.error) == (alone.format, alone.error)
+
+
+def test_children_read_folders_with_any_file_name(pets, folder_of, tmp_path, monkeypatch):
+    root = folder_of(pets)
+    (root / "cat" / os.fsdecode(b"\xff.jpg")).write_bytes(pets["cat/00.jpg"])
+    entries = open_source(root, tmp_path / "unused.tar").listing.entries
+    slow_start(monkeypatch)
+    found = scan("folder", root, entries, threads=1, processes=1)
+    assert found.error == [None] * 21
+
+
+def slow_start(monkeypatch):
+    """Let the caller wait for the first chunk, so that the children get work."""
+    work = scan_module._Scan._work
+
+    def late(self, *, report=False):
+        if report:
+            while not self._done and self._failure is None:
+                with self._changed:
+                    self._changed.wait(0.01)
+        work(self, report=report)
+
+    monkeypatch.setattr(scan_module._Scan, "_work", late)
+
+
+def test_progress_counts_up_to_all_in_the_callers_thread(pets, zip_of, monkeypatch):
+    import threading
+
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    seen = []
+    open_dataset(zip_of(pets), progress=lambda *now: seen.append((*now, threading.get_ident())))
+    assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
+    assert seen[-1] == (20, 20, threading.get_ident())
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_progress_raises_ends_the_scan_and_leaves_nothing(
+    pets, zip_of, home, monkeypatch, processes
+):
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        open_dataset(zip_of(pets), progress=stop)
+    assert [path.name for path in (home / "datasets").iterdir() if path.name != ".lock"] == []
+
+
+def test_a_child_that_is_killed_is_an_error_that_says_so(entries, monkeypatch):
+    path, rows = entries
+    slow_start(monkeypatch)
+    start = scan_module._start_child
+
+    def doomed():
+        child = start()
+        os.kill(child.pid, signal.SIGKILL)
+        return child
+
+    monkeypatch.setattr(scan_module, "_start_child", doomed)
+    with pytest.raises(ImgclsError, match="ended with code -9"):
+        scan("zip", path, rows, threads=1, processes=1)
+
+
+def test_a_childs_refusal_is_the_callers(entries, monkeypatch, tmp_path):
+    _, rows = entries
+    slow_start(monkeypatch)
+    gone = tmp_path / "gone.zip"
+    with pytest.raises(BadDataset, match=r"gone\.zip"):
+        scan("zip", gone, rows, threads=1, processes=1)
+
+
+def test_a_server_that_has_no_main_module_of_its_own_can_index(entries, monkeypatch):
+    import sys
+    import threading
+
+    path, rows = entries
+    monkeypatch.delitem(sys.modules, "__main__")
+    found = []
+    slow_start(monkeypatch)
+    thread = threading.Thread(
+        target=lambda: found.append(scan("zip", path, rows, threads=1, processes=1))
+    )
+    thread.start()
+    thread.join()
+    assert len(found[0].error) == 21

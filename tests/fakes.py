@@ -1,0 +1,143 @@
+"""Tiny real models and pictures: what tests put where a trained model would be.
+
+The graph is real ONNX with the real inputs and outputs; it answers with the softmax of the mean
+colour, so a picture's right answer is known without training.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+from PIL import Image
+
+from imgcls import images
+from imgcls.card import (
+    GOLDEN_DIR,
+    GOLDEN_FILE,
+    GRAPH_FILE,
+    DatasetLineage,
+    Golden,
+    GoldenSet,
+    Metrics,
+    ModelCard,
+    Preprocessing,
+)
+from imgcls.registry import Registry
+
+COLOURS = ("red", "green", "blue")
+
+
+def jpeg(colour: str = "red", size: tuple[int, int] = (40, 30), **options: object) -> bytes:
+    """A JPEG of one colour with a little noise; `size` is width and height in pixels."""
+    plain = np.asarray(Image.new("RGB", size, colour)).astype(np.int16)
+    noise = np.random.default_rng(0).integers(-9, 10, plain.shape)
+    buffer = io.BytesIO()
+    Image.fromarray((plain + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def class_folders(root: Path, per_class: int = 12, splits: tuple[str, ...] = ("",)) -> Path:
+    """Folders red/, green/, blue/ (in each split) of different small JPEGs; returns `root`."""
+    rng = np.random.default_rng(7)
+    for split in splits:
+        for channel, colour in enumerate(COLOURS):
+            folder = root / split / colour
+            folder.mkdir(parents=True)
+            for number in range(per_class):
+                pixels = rng.integers(0, 120, (24, 28, 3), np.uint8)
+                pixels[:, :, channel] += 100
+                Image.fromarray(pixels).save(folder / f"{number:03d}.jpg", quality=92)
+    return root
+
+
+def tiny_graph(path: Path, size: int, bias: tuple[float, ...]) -> None:
+    """images -> mean colour (`embedding`) -> softmax of colour / 16 + bias (`probabilities`)."""
+    count = len(bias)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["embedding"], keepdims=0),
+        helper.make_node("Mul", ["embedding", "scale"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "pick"], ["picked"]),
+        helper.make_node("Add", ["picked", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    weights = [
+        helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("scale", TensorProto.FLOAT, [1], [1 / 16]),
+        helper.make_tensor("pick", TensorProto.FLOAT, [3, count], np.eye(3, count).ravel()),
+        helper.make_tensor("bias", TensorProto.FLOAT, [count], bias),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", size, size, 3])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", count]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
+        ],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def tiny_model(
+    folder: Path,
+    registry: Registry,
+    name: str = "tiny",
+    labels: tuple[str, ...] = COLOURS,
+    *,
+    size: int = 32,
+    bias: tuple[float, ...] | None = None,
+    threshold: float | None = None,
+    baseline: bool = False,
+) -> str:
+    """Register a tiny model through the real registry; returns its tag.
+
+    `bias` shifts the logits: (0, 9, 0) makes a model that says green to nearly everything. `folder`
+    is where the files are made; they move into the store.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny_graph(folder / GRAPH_FILE, size, bias or (0.0,) * len(labels))
+    graph = (folder / GRAPH_FILE).read_bytes()
+    preprocessing = Preprocessing(height=size, width=size)
+    session = ort.InferenceSession(graph)
+    goldens = []
+    (folder / GOLDEN_DIR).mkdir()
+    for number in range(8):
+        file = f"{number:02d}.jpg"
+        data = jpeg(COLOURS[number % 3], (40 + number, 30))
+        (folder / GOLDEN_DIR / file).write_bytes(data)
+        pixels = images.load(data, preprocessing)[None]
+        (row,) = session.run(["probabilities"], {"images": pixels})[0]
+        goldens.append(Golden(file=file, probabilities=row.tolist()))
+    (folder / GOLDEN_DIR / GOLDEN_FILE).write_text(GoldenSet(images=goldens).model_dump_json())
+    card = ModelCard(
+        tag=registry.new_tag(name),
+        labels=list(labels),
+        threshold=threshold,
+        preprocessing=preprocessing,
+        embedding_dim=3,
+        recipe={"kind": "cnn", "lr": 0.01, "augment": None},
+        baseline=baseline,
+        metrics=Metrics(
+            split="test",
+            images=3,
+            accuracy=1.0,
+            macro_f1=1.0,
+            log_loss=0.1,
+            per_class=[],
+            confusion_matrix=[],
+        ),
+        dataset=DatasetLineage(tag="colours:0123456789ab", images=30, splits={"test": 3}, seed=0),
+        graph_sha256=hashlib.sha256(graph).hexdigest(),
+        parity=0.0,
+        versions={"onnxruntime": ort.__version__},
+        duration_seconds=1.5,
+    )
+    return registry.register(folder, card)

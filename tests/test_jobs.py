@@ -1,0 +1,140 @@
+"""Jobs: progress, queue, cancel, and what is said of a process that died."""
+
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from imgcls.errors import Busy, JobNotFound, JobOver
+from imgcls.jobs import Job, JobRequest, Jobs
+from imgcls.settings import get_settings
+
+TRAINERS = Path(__file__).parent / "trainers"
+
+
+def jobs_with(trainer: str) -> Jobs:
+    return Jobs(trainer=(sys.executable, str(TRAINERS / f"{trainer}.py")))
+
+
+def request(name: str = "pets") -> JobRequest:
+    return JobRequest(dataset="pets:0123456789ab", recipe={"kind": "cnn"}, name=name)
+
+
+def until(jobs: Jobs, job: Job, state: str, seconds: float = 20) -> Job:
+    deadline = time.monotonic() + seconds
+    while (now := jobs.get(job.id)).state != state:
+        assert time.monotonic() < deadline, now
+        time.sleep(0.05)
+    return now
+
+
+def test_a_job_reports_progress_and_its_model() -> None:
+    jobs = jobs_with("obedient")
+    started = jobs.start(request())
+    assert started.state == "queued"
+    seen = list(jobs.follow(started.id))
+    assert {job.epoch for job in seen} >= {1, 2}
+    last = seen[-1]
+    assert (last.state, last.tag, last.recipe) == ("succeeded", "pets:1", "cnn")
+    assert last.metrics == {"val_loss": 0.5}
+    assert last.finished_at is not None
+    assert jobs.all() == [last]
+
+
+def test_jobs_run_one_at_a_time_in_order() -> None:
+    jobs = jobs_with("obedient")
+    started = [jobs.start(request(f"m{n}")) for n in range(3)]
+    finished = [until(jobs, job, "succeeded") for job in started]
+    for before, after in itertools.pairwise(finished):
+        assert before.finished_at is not None
+        assert after.started_at is not None
+        assert before.finished_at <= after.started_at
+
+
+def test_a_killed_trainer_is_reported_with_its_signal() -> None:
+    jobs = jobs_with("endless")
+    job = until(jobs, jobs.start(request()), "running")
+    pid = json.loads((jobs.root / job.id / "process.json").read_text())["pid"]
+    os.kill(pid, signal.SIGKILL)
+    failed = until(jobs, job, "failed")
+    assert failed.code == "killed"
+    deadline = time.monotonic() + 5
+    while "SIGKILL" not in (jobs.get(job.id).reason or ""):
+        assert time.monotonic() < deadline, jobs.get(job.id)
+        time.sleep(0.05)
+
+
+def test_a_crash_shows_the_last_line_of_the_log() -> None:
+    jobs = jobs_with("crashing")
+    job = jobs.start(request())
+    failed = until(jobs, job, "failed")
+    deadline = time.monotonic() + 5
+    while "no memory for the tensors" not in (failed.reason or ""):
+        assert time.monotonic() < deadline, failed
+        failed = jobs.get(job.id)
+    assert "RuntimeError" in jobs.log(job.id)
+
+
+def test_a_job_whose_server_is_gone_is_still_told_apart(home: Path) -> None:
+    """Nobody waits for the process: the free lock alone says that it has died."""
+    jobs = jobs_with("endless")
+    job = until(jobs, jobs.start(request()), "running")
+    folder = jobs.root / job.id
+    pid = json.loads((folder / "process.json").read_text())["pid"]
+    assert Jobs().get(job.id).state == "running"
+    os.kill(pid, signal.SIGKILL)
+    until(jobs, job, "failed")
+    (folder / "result.json").unlink(missing_ok=True)
+    failed = Jobs().get(job.id)
+    assert failed.state == "failed"
+    assert failed.reason is not None
+
+
+@pytest.mark.parametrize("trainer", ["endless", "deaf"])
+def test_cancel_stops_the_process(trainer: str) -> None:
+    jobs = jobs_with(trainer)
+    job = until(jobs, jobs.start(request()), "running")
+    pid = json.loads((jobs.root / job.id / "process.json").read_text())["pid"]
+    assert jobs.cancel(job.id).state == "cancelled"
+    time.sleep(0.2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(JobOver):
+        jobs.cancel(job.id)
+
+
+def test_a_waiting_job_can_be_cancelled_and_the_next_one_runs() -> None:
+    jobs = jobs_with("endless")
+    first = until(jobs, jobs.start(request()), "running")
+    second = jobs.start(request())
+    third = jobs_with("obedient").start(request())
+    time.sleep(0.5)
+    assert jobs.get(second.id).state == "queued"
+    assert jobs.cancel(second.id).state == "cancelled"
+    jobs.cancel(first.id)
+    until(jobs, third, "succeeded")
+
+
+def test_too_many_jobs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGCLS_MAX_JOBS", "2")
+    get_settings.cache_clear()
+    jobs = jobs_with("endless")
+    started = [jobs.start(request()) for _ in range(2)]
+    with pytest.raises(Busy):
+        jobs.start(request())
+    for job in started:
+        jobs.cancel(job.id)
+    jobs.cancel(jobs.start(request()).id)
+
+
+@pytest.mark.parametrize("job_id", ["", "..", "../jobs", "nothing", "a/b", "*"])
+def test_unknown_jobs_are_not_found(job_id: str) -> None:
+    jobs = jobs_with("obedient")
+    with pytest.raises(JobNotFound):
+        jobs.get(job_id)
+    assert jobs.all() == []

@@ -1,0 +1,194 @@
+"""The predictor: answers, refusals in place, and following the active model."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from imgcls.card import GRAPH_FILE
+from imgcls.errors import (
+    BadArgument,
+    BadModel,
+    BrokenImage,
+    GateFailed,
+    ModelNotFound,
+    NoActiveModel,
+)
+from imgcls.predictor import Predictor
+from imgcls.registry import Registry
+from tests.fakes import jpeg, tiny_model
+
+GREENISH = (0.0, 30.0, 0.0)
+
+
+def run(registry: Registry, check: Callable[[Predictor], Awaitable[None]]) -> None:
+    async def main() -> None:
+        predictor = Predictor(registry)
+        await predictor.start()
+        try:
+            await check(predictor)
+        finally:
+            await predictor.stop()
+
+    asyncio.run(main())
+
+
+async def label(predictor: Predictor, colour: str, model: str | None = None) -> str:
+    answer = await predictor.predict([jpeg(colour)], model=model)
+    return str(answer["predictions"][0]["label"])
+
+
+def test_each_image_gets_its_label_and_bad_ones_an_error_in_their_place(
+    registry: Registry, tmp_path: Path
+) -> None:
+    tag = tiny_model(tmp_path / "a", registry)
+    registry.point(tag)
+
+    async def check(predictor: Predictor) -> None:
+        files = [jpeg("red"), b"garbage", jpeg("green"), jpeg("blue", (2000, 1500))]
+        answer = await predictor.predict(files, top_k=2)
+        assert answer["model"] == tag
+        red, bad, green, blue = answer["predictions"]
+        assert (red["label"], green["label"], blue["label"]) == ("red", "green", "blue")
+        assert next(iter(red["probabilities"])) == "red"
+        assert len(red["probabilities"]) == 2
+        assert bad["code"] == "unsupported_image"
+        assert "label" not in bad
+
+    run(registry, check)
+
+
+def test_one_bad_image_alone_is_an_error(registry: Registry, tmp_path: Path) -> None:
+    registry.point(tiny_model(tmp_path / "a", registry))
+
+    async def check(predictor: Predictor) -> None:
+        with pytest.raises(BrokenImage):
+            await predictor.predict([jpeg()[:400]])
+        with pytest.raises(BadArgument):
+            await predictor.predict([])
+        with pytest.raises(BadArgument, match="two classes"):
+            await predictor.predict([jpeg()], threshold=0.5)
+        with pytest.raises(BadArgument, match="top_k"):
+            await predictor.predict([jpeg()], top_k=0)
+
+    run(registry, check)
+
+
+def test_without_a_model_the_answer_says_how_to_get_one(registry: Registry, tmp_path: Path) -> None:
+    async def check(predictor: Predictor) -> None:
+        with pytest.raises(NoActiveModel, match="/set"):
+            await predictor.predict([jpeg()])
+        with pytest.raises(ModelNotFound):
+            await predictor.predict([jpeg()], model="nothing")
+        tag = tiny_model(tmp_path / "a", registry)
+        assert await label(predictor, "blue", tag) == "blue"
+        assert await label(predictor, "blue", "tiny") == "blue"
+        with pytest.raises(NoActiveModel):
+            await predictor.predict([jpeg()])
+
+    run(registry, check)
+
+
+def test_the_threshold_decides_between_two_classes(registry: Registry, tmp_path: Path) -> None:
+    tag = tiny_model(tmp_path / "a", registry, labels=("red", "green"), threshold=0.6)
+    registry.point(tag)
+
+    async def check(predictor: Predictor) -> None:
+        grey = jpeg("grey")
+        even = (await predictor.predict([grey]))["predictions"][0]
+        assert even["label"] == "red"
+        assert abs(even["probability"] - 0.5) < 0.1
+        assert (await predictor.predict([grey], threshold=0.3))["predictions"][0][
+            "label"
+        ] == "green"
+
+    run(registry, check)
+
+
+def test_set_and_rollback_switch_what_is_answered(registry: Registry, tmp_path: Path) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+
+    async def check(predictor: Predictor) -> None:
+        await predictor.set(a)
+        assert await label(predictor, "red") == "red"
+        await predictor.set(b)
+        assert await label(predictor, "red") == "green"
+        await predictor.rollback()
+        assert await label(predictor, "red") == "red"
+        assert await predictor.unset() == a
+        with pytest.raises(NoActiveModel):
+            await predictor.predict([jpeg()])
+
+    run(registry, check)
+
+
+def test_a_model_that_fails_its_gate_changes_nothing(registry: Registry, tmp_path: Path) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+    c = tiny_model(tmp_path / "c", registry)
+    (registry.folder(b) / GRAPH_FILE).write_bytes(b"no graph")
+    (registry.folder(c) / "golden" / "00.jpg").write_bytes(jpeg("blue"))
+
+    async def check(predictor: Predictor) -> None:
+        await predictor.set(a)
+        stamp = registry.stamp()
+        with pytest.raises(BadModel):
+            await predictor.set(b)
+        with pytest.raises(GateFailed):
+            await predictor.set(c)
+        assert registry.stamp() == stamp
+        assert await label(predictor, "red") == "red"
+
+    run(registry, check)
+
+
+def test_a_predictor_follows_what_others_set(registry: Registry, tmp_path: Path) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+    registry.point(a)
+
+    async def check(predictor: Predictor) -> None:
+        assert await label(predictor, "red") == "red"
+        registry.point(b)  # as another process would
+        for _ in range(20):
+            await asyncio.sleep(0.05)
+            if await label(predictor, "red") == "green":
+                break
+        assert await label(predictor, "red") == "green"
+        registry.unset()
+        with pytest.raises(NoActiveModel):
+            await predictor.predict([jpeg()])
+
+    run(registry, check)
+
+
+def test_a_pointer_to_a_broken_model_keeps_the_old_one(registry: Registry, tmp_path: Path) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+    registry.point(a)
+
+    async def check(predictor: Predictor) -> None:
+        (registry.folder(b) / GRAPH_FILE).write_bytes(b"no graph")
+        registry.point(b)
+        await asyncio.sleep(0.6)
+        assert await label(predictor, "red") == "red"
+
+    run(registry, check)
+
+
+def test_only_so_many_other_models_stay_loaded(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = [tiny_model(tmp_path / str(n), registry) for n in range(6)]
+
+    async def check(predictor: Predictor) -> None:
+        for tag in [*tags, *tags]:
+            assert await label(predictor, "red", tag) == "red"
+        assert len(predictor._others) <= 4
+        registry.remove(tags[5])
+        with pytest.raises(ModelNotFound):
+            await predictor.predict([jpeg()], model=tags[5])
+
+    run(registry, check)

@@ -1,0 +1,303 @@
+"""The HTTP interface of a real `bentoml serve`, without training: answers, refusals, switching."""
+
+import concurrent.futures
+import contextlib
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from imgcls.card import GRAPH_FILE
+from tests.conftest import Server, start_server
+from tests.fakes import class_folders, jpeg, tiny_model
+
+GREENISH = (0.0, 30.0, 0.0)
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def active(server: Server, tmp_path: Path, http: httpx.Client) -> str:
+    tag = tiny_model(tmp_path / "active", server.registry)
+    assert http.post("/set", json={"tag": tag}).json()["active"] == tag
+    return tag
+
+
+def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [("images", (f"{n}.jpg", data, "image/jpeg")) for n, data in enumerate(contents)]
+
+
+def test_it_starts_with_an_empty_store_and_says_so(tmp_path: Path) -> None:
+    server = start_server(tmp_path / "empty")
+    try:
+        with httpx.Client(base_url=server.url) as http:
+            assert http.post("/list").json() == {"active": None, "models": []}
+            assert http.post("/datasets", json={}).json() == {"datasets": []}
+            assert http.post("/jobs").json() == {"jobs": []}
+            answer = http.post("/predict", files=files(jpeg()))
+            assert (answer.status_code, answer.json()["code"]) == (409, "no_active_model")
+            for path in ("/livez", "/readyz", "/metrics", "/", "/docs.json", "/schema.json"):
+                assert http.get(path).status_code == 200, path
+    finally:
+        server.stop()
+
+
+def test_predict_names_the_model_and_answers_in_order(http: httpx.Client, active: str) -> None:
+    answer = http.post("/predict", files=files(*map(jpeg, ("blue", "red", "green"))))
+    body = answer.json()
+    assert answer.status_code == 200
+    assert body["model"] == active
+    assert [p["label"] for p in body["predictions"]] == ["blue", "red", "green"]
+    assert all(abs(sum(p["probabilities"].values()) - 1) < 1e-4 for p in body["predictions"])
+
+
+def test_a_bad_image_costs_only_its_sender(http: httpx.Client, active: str) -> None:
+    mixed = http.post("/predict", files=files(jpeg("red"), b"\xff\xd8\xff broken"))
+    assert mixed.status_code == 200
+    good, bad = mixed.json()["predictions"]
+    assert good["label"] == "red"
+    assert bad["code"] == "broken_image"
+    alone = http.post("/predict", files=files(b"\xff\xd8\xff broken"))
+    assert (alone.status_code, alone.json()["code"]) == (400, "broken_image")
+
+
+def test_good_clients_see_no_error_while_one_sends_garbage(server: Server, active: str) -> None:
+    def good(_: int) -> set[int]:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            return {http.post("/predict", files=files(jpeg())).status_code for _ in range(20)}
+
+    def garbage() -> set[int]:
+        bad = [b"", b"x" * 1000, jpeg()[:500], b"\x89PNG\r\n\x1a\n" + b"\0" * 50]
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            return {http.post("/predict", files=files(bad[n % 4])).status_code for n in range(60)}
+
+    with concurrent.futures.ThreadPoolExecutor(33) as threads:
+        bad = threads.submit(garbage)
+        answers = set().union(*threads.map(good, range(32)))
+    assert answers == {200}
+    assert bad.result() == {400}
+
+
+FORM = "multipart/form-data"
+ANY_FILE = {"kind": "linear-probe", "weights": "/etc/passwd"}
+REFUSALS = [
+    ("/predict", {"data": {"images": "http://127.0.0.1:1/x.jpg"}}, 415),
+    ("/predict", {"files": [("images", (None, "http://127.0.0.1:1/x.jpg"))]}, 400),
+    ("/predict", {"files": {"picture": ("a.jpg", b"x")}}, 400),
+    ("/predict", {"files": [("top_k", (None, "3"))]}, 400),
+    ("/predict", {"json": {}}, 415),
+    ("/predict", {"content": b"--x", "headers": {"content-type": FORM}}, 400),
+    ("/predict", {"content": b"garbage", "headers": {"content-type": f"{FORM}; boundary=x"}}, 400),
+    ("/set", {"json": {"tag": "nothing"}}, 404),
+    ("/set", {"json": {"tag": "../../etc"}}, 400),
+    ("/set", {"json": {"tag": 5}}, 400),
+    ("/set", {"json": {"tag": "a:b", "force": True}}, 400),
+    ("/set", {"json": []}, 400),
+    ("/set", {"content": b"{", "headers": {"content-type": "application/json"}}, 400),
+    ("/set", {"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}, 400),
+    ("/set", {"data": {"tag": "a"}}, 415),
+    ("/info", {"json": {}}, 400),
+    ("/info", {"json": {"tag": "a:*"}}, 400),
+    ("/remove", {"json": {"tag": "nothing:1"}}, 404),
+    ("/remove_all", {"json": {"name": "../.."}}, 400),
+    ("/job", {"json": {"id": "../jobs"}}, 404),
+    ("/cancel", {"json": {"id": "nothing"}}, 404),
+    ("/eda", {"json": {"dataset": "nothing"}}, 404),
+    ("/eda", {"json": {"dataset": "/etc"}}, 404),
+    ("/fit", {"json": {"dataset": "nothing", "name": "pets"}}, 404),
+    ("/fit", {"json": {"dataset": "x", "name": "../x"}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": "magic"}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "overrides": {"learning": 1}}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "time_limit": -1}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": ANY_FILE}}, 400),
+    ("/upload", {"files": {"archive": ("../../x.zip", b"no zip")}, "data": {"name": "x"}}, 400),
+    ("/upload", {"files": {"archive": ("x.zip", b"no zip")}, "data": {"name": "../x"}}, 400),
+    ("/upload", {"files": {"archive": ("x.zip", b"no zip")}}, 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "request_body", "status"), REFUSALS)
+def test_bad_requests_are_refused_with_a_code_and_a_sentence(
+    http: httpx.Client, active: str, path: str, request_body: dict[str, object], status: int
+) -> None:
+    answer = http.post(path, **request_body)  # type: ignore[arg-type]
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert body["code"] in answer.text
+    assert len(body["error"]) > 15
+    assert "Traceback" not in answer.text
+
+
+def test_nothing_is_unpickled(http: httpx.Client, active: str) -> None:
+    headers = {"content-type": "application/vnd.bentoml+pickle"}
+    for path in ("/predict", "/set"):
+        assert http.post(path, content=b"cos\nsystem\n.", headers=headers).status_code == 415
+
+
+def test_a_threshold_or_top_k_of_the_wrong_kind_is_named(http: httpx.Client, active: str) -> None:
+    answer = http.post("/predict", files=files(jpeg()), data={"top_k": "many"})
+    assert answer.status_code == 400
+    assert "top_k" in answer.json()["error"]
+
+
+def test_bodies_over_the_limit_are_refused(tmp_path: Path) -> None:
+    server = start_server(tmp_path / "limits", IMGCLS_MAX_BODY_MB="1", IMGCLS_MAX_IMAGES="4")
+    try:
+        tag = tiny_model(tmp_path / "m", server.registry)
+        with httpx.Client(base_url=server.url, timeout=30) as http:
+            http.post("/set", json={"tag": tag})
+            large = http.post("/predict", files=files(b"x" * 1_100_000))
+            assert (large.status_code, large.json()["code"]) == (413, "too_large")
+
+            def chunks() -> Iterator[bytes]:
+                for _ in range(20):
+                    yield b"x" * 100_000
+
+            headers = {"content-type": "application/json"}
+            with contextlib.suppress(httpx.WriteError):  # the server may stop reading first
+                chunked = http.post("/set", content=chunks(), headers=headers)
+                assert chunked.status_code == 413
+            many = http.post("/predict", files=files(*[jpeg()] * 5))
+            assert many.status_code == 400
+            assert http.post("/predict", files=files(jpeg())).status_code == 200
+    finally:
+        server.stop()
+
+
+def test_a_tampered_model_is_refused_and_the_old_one_goes_on(
+    http: httpx.Client, server: Server, active: str, tmp_path: Path
+) -> None:
+    tampered = tiny_model(tmp_path / "t", server.registry)
+    other = tiny_model(tmp_path / "o", server.registry, bias=GREENISH)
+    graph = server.registry.folder(tampered) / GRAPH_FILE
+    graph.write_bytes((server.registry.folder(other) / GRAPH_FILE).read_bytes())
+    answer = http.post("/set", json={"tag": tampered})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_model")
+    body = http.post("/predict", files=files(jpeg("red"))).json()
+    assert (body["model"], body["predictions"][0]["label"]) == (active, "red")
+
+
+def test_set_rollback_unset_and_remove(
+    http: httpx.Client, server: Server, active: str, tmp_path: Path
+) -> None:
+    other = tiny_model(tmp_path / "o", server.registry, "other", bias=GREENISH)
+    assert http.post("/set", json={"tag": "other"}).json() == {"active": other, "previous": active}
+    assert http.post("/predict", files=files(jpeg("red"))).json()["model"] == other
+    refused = http.post("/remove", json={"tag": other})
+    assert (refused.status_code, refused.json()["code"]) == (409, "model_in_use")
+    assert http.post("/rollback").json() == {"active": active, "previous": other}
+    by_name = http.post("/predict", files=files(jpeg("red")), data={"model": "other"}).json()
+    assert by_name["model"] == other
+    removed = http.post("/remove", json={"tag": other}).json()
+    assert removed["removed"] == [other]
+    assert active in removed["left"]
+    gone = http.post("/predict", files=files(jpeg()), data={"model": other})
+    assert (gone.status_code, gone.json()["code"]) == (404, "model_not_found")
+    assert http.post("/unset").json() == {"active": None, "previous": active}
+    assert http.post("/predict", files=files(jpeg())).status_code == 409
+    assert http.post("/rollback").json()["active"] == active
+
+
+def test_baselines_are_protected_from_remove_all(
+    http: httpx.Client, server: Server, active: str, tmp_path: Path
+) -> None:
+    base = tiny_model(tmp_path / "b", server.registry, "base", baseline=True)
+    spare = tiny_model(tmp_path / "s", server.registry, "spare")
+    assert http.post("/remove", json={"tag": base}).status_code == 409
+    body = http.post("/remove_all", json={}).json()
+    assert spare in body["removed"]
+    assert {active, base} <= set(body["left"])
+
+
+def test_list_and_info_show_what_a_model_is(http: httpx.Client, active: str) -> None:
+    body = http.post("/list").json()
+    assert body["active"] == active
+    row = next(row for row in body["models"] if row["active"])
+    assert row["hyperparameters"] == {"lr": 0.01, "augment": None}
+    card = http.post("/info", json={"tag": active}).json()
+    assert (card["tag"], card["labels"]) == (active, ["red", "green", "blue"])
+
+
+def test_upload_profile_and_list_a_dataset(http: httpx.Client, tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "colours", splits=("train", "test"))
+    (root / "train" / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    archive = tmp_path / "colours.zip"
+    with zipfile.ZipFile(archive, "w") as writer:
+        for path in sorted(root.rglob("*.jpg")):
+            writer.write(path, path.relative_to(root))
+    sent = {"archive": ("anything.bin", archive.read_bytes())}
+    answer = http.post("/upload", files=sent, data={"name": "colours"})
+    assert answer.status_code == 200, answer.text
+    summary = answer.json()
+    assert summary["labels"] == ["blue", "green", "red"]
+    assert summary["unreadable"] == 1
+    again = http.post("/upload", files=sent, data={"name": "colours"}).json()
+    assert again["tag"] == summary["tag"]
+    tags = [row["tag"] for row in http.post("/datasets").json()["datasets"]]
+    assert tags.count(summary["tag"]) == 1
+    profile = http.post("/eda", json={"dataset": "colours"}).json()
+    assert profile["overall"]["images"] == 72
+    assert profile["splits"]["test"]["images"] == 36
+    assert profile["unreadable"]["total"] == 1
+    red = profile["classes"]["red"]["mean_rgb"]
+    assert red[0] > red[1]
+
+
+def test_every_worker_serves_the_new_model_within_a_second(tmp_path: Path) -> None:
+    server = start_server(tmp_path / "two", workers=2)
+    try:
+        a = tiny_model(tmp_path / "a", server.registry)
+        b = tiny_model(tmp_path / "b", server.registry, bias=GREENISH)
+        # A connection stays with one worker, so many connections reach both.
+        clients = [httpx.Client(base_url=server.url, timeout=30) for _ in range(16)]
+        for tag in (a, b, a, b):
+            assert clients[0].post("/set", json={"tag": tag}).status_code == 200
+            time.sleep(1)
+            answers = [c.post("/predict", files=files(jpeg("red"))).json() for c in clients]
+            assert {answer["model"] for answer in answers} == {tag}
+            label = "red" if tag == a else "green"
+            assert {answer["predictions"][0]["label"] for answer in answers} == {label}
+        for client in clients:
+            client.close()
+    finally:
+        server.stop()
+
+
+def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client) -> None:
+    spec = http.get("/docs.json").json()
+    routes = {
+        "/predict", "/fit", "/jobs", "/job", "/cancel", "/eda", "/set", "/rollback", "/unset",
+        "/list", "/info", "/remove", "/remove_all", "/upload", "/datasets",
+    }  # fmt: skip
+    assert routes <= set(spec["paths"])
+    schemas = spec["components"]["schemas"]
+    fit = schemas["FitRequest"]["properties"]
+    assert [option.get("type") for option in fit["recipe"]["anyOf"]] == ["string", "object"]
+    assert "examples" in fit["overrides"]
+    assert schemas["PredictRequest"]["properties"]["images"]["items"]["format"] == "binary"
+    assert "probabilities" in schemas["Prediction"]["properties"]
+    for route in routes:
+        responses = spec["paths"][route]["post"]["responses"]
+        assert {"200", "400", "404", "409"} <= set(responses)
+    # Every reference leads somewhere.
+    for part in json.dumps(spec).split('"#/components/schemas/')[1:]:
+        assert part.partition('"')[0] in schemas
+
+
+def test_bentomls_own_client_can_call_it(server: Server, active: str, tmp_path: Path) -> None:
+    import bentoml
+
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(jpeg("green"))
+    with bentoml.SyncHTTPClient(server.url) as client:
+        answer = client.predict(images=[picture], top_k=1)
+        assert answer["predictions"][0]["label"] == "green"
+        assert client.list()["active"] == active

@@ -1,0 +1,85 @@
+"""Exported graphs equal their source, and a difference is an error."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imgcls.card import Preprocessing
+from imgcls.errors import ParityFailed
+from training.backbones import load_backbone
+from training.export import Graph, compare, write_goldens, write_graph
+from training.networks import Classifier, Normalise, cnn
+
+
+@pytest.mark.parametrize("size", [8, 9, 33, 128])
+def test_a_cnn_of_any_size_exports_silently_to_a_graph_that_equals_it(
+    size: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = cnn(size, 3, width=0.5, dense=8, dropout=0.2).eval()
+    path = tmp_path / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_graph(network, Preprocessing(height=size, width=size), path)
+    assert capfd.readouterr() == ("", "")
+    assert [f.name for f in tmp_path.iterdir()] == ["model.onnx"]
+    pixels = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        source, embedding = network(torch.from_numpy(pixels))
+    got, got_embedding = Graph(path).run(pixels)
+    assert compare(got, source.numpy()) < 1e-5
+    assert np.abs(got_embedding - embedding.numpy()).max() < 1e-4
+
+
+def test_a_timm_backbone_exports_too(tmp_path: Path) -> None:
+    backbone = load_backbone("mobilenetv3_small_050", "none", image_size=32)
+    assert backbone.library == "timm"
+    network = Classifier(
+        Normalise(backbone.mean, backbone.std), backbone.body, torch.nn.Linear(backbone.dim, 2)
+    ).eval()
+    write_graph(network, Preprocessing(height=32, width=32), tmp_path / "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        source = network(torch.from_numpy(pixels))[0].numpy()
+    assert compare(Graph(tmp_path / "model.onnx").run(pixels)[0], source) < 1e-4
+
+
+def test_comparison_refuses_differences_other_labels_and_not_a_number() -> None:
+    source = np.array([[0.6, 0.4], [0.50002, 0.49998]], np.float32)
+    assert compare(source + np.float32(1e-5), source) == pytest.approx(1e-5, rel=0.1)
+    with pytest.raises(ParityFailed, match="differ by up to"):
+        compare(source + np.float32(1e-3), source)
+    with pytest.raises(ParityFailed, match="differ by up to"):
+        compare(source * np.float32(np.nan), source)
+    flipped = source.copy()
+    flipped[1] = flipped[1][::-1]
+    with pytest.raises(ParityFailed, match="another label"):
+        compare(flipped, source)
+    tie = np.array([[0.5, 0.5]], np.float32)
+    assert compare(tie + np.array([[0, 1e-7]], np.float32), tie) < 1e-6
+
+
+def test_golden_images_take_turns_over_classes_and_prefer_small_files(tmp_path: Path) -> None:
+    from imgcls.images import encode_png
+
+    noise = np.random.default_rng(0)
+    big = encode_png(noise.integers(0, 256, (300, 300, 3), dtype=np.uint8))
+    small = [encode_png(noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(30)]
+
+    class Files:
+        def read(self, row: int) -> bytes:
+            return big if row % 3 == 0 else small[row]
+
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(height=8, width=8)
+    write_graph(cnn(8, 3, width=0.5, dense=8, dropout=0), preprocessing, tmp_path / "model.onnx")
+    rows, targets = np.arange(30), np.repeat(np.arange(3), 10)
+    graph = Graph(tmp_path / "model.onnx")
+    goldens = write_goldens(tmp_path, graph, Files(), rows, targets, preprocessing)
+    assert len(goldens.images) == 8
+    stored = [(tmp_path / "golden" / golden.file).read_bytes() for golden in goldens.images]
+    assert big not in stored
+    assert {small.index(data) // 10 for data in stored} == {0, 1, 2}

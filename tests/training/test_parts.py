@@ -1,0 +1,112 @@
+"""The parts of training: loop, head, augmentation, figures."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from imgcls.errors import TrainingFailed
+from imgcls.recipes import Augment, Cnn, LinearProbe
+from training.augment import Augmenter, default_for
+from training.evaluate import measure
+from training.linear import fit_head
+from training.loop import class_weights, fit
+from training.networks import cnn
+
+
+def stripes(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Dark and light images, classes 0 and 1."""
+    noise = np.random.default_rng(0)
+    targets = np.arange(count) % 2
+    pixels = noise.integers(0, 60, (count, 8, 8, 3)) + 150 * targets[:, None, None, None]
+    return pixels.astype(np.uint8), targets.astype(np.int64)
+
+
+def test_rare_classes_weigh_more_and_all_classes_weigh_the_same_together() -> None:
+    targets = np.array([0] * 30 + [1] * 10)
+    weights = class_weights(targets, 3)
+    assert weights.tolist() == pytest.approx([40 / 90, 40 / 30, 1.0])
+    assert weights[0] * 30 == pytest.approx(weights[1] * 10)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run() -> None:
+    data = stripes()
+    mistaken = (data[0], 1 - data[1])  # validation gets worse as training gets better
+    torch.manual_seed(0)
+    network = cnn(8, 2, width=0.5, dense=8, dropout=0)
+    recipe = Cnn(epochs=50, patience=3, batch_size=16, lr=0.01)
+    fitted = fit(network, data, mistaken, recipe, classes=2)
+    losses = [row["val_loss"] for row in fitted.history]
+    assert len(losses) == int(np.argmin(losses)) + 1 + 3 < 50
+    with torch.inference_mode():
+        logits = fitted.network.logits(torch.from_numpy(mistaken[0]))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(mistaken[1])).item()
+    assert loss == pytest.approx(min(losses), abs=1e-5)
+    assert not fitted.network.training
+
+
+def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate() -> None:
+    torch.manual_seed(0)
+    network = cnn(8, 2, width=0.5, dense=8, dropout=0)
+    with torch.no_grad():
+        network.head.bias.fill_(float("nan"))
+    with pytest.raises(TrainingFailed, match=r"lr=0\.01"):
+        fit(network, stripes(), stripes(), Cnn(epochs=2, lr=0.01), classes=2)
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_the_linear_head_finds_what_logistic_regression_finds(C: float, head: str) -> None:  # noqa: N803
+    noise = np.random.default_rng(0)
+    features = noise.normal(size=(400, 6)).astype(np.float32)
+    targets = (features @ noise.normal(size=6) + noise.normal(size=400) > 0).astype(np.int64)
+    features = features * np.array([1, 100, 0.01, 1, 1, 0], np.float32) + 3
+    recipe = LinearProbe(head=head, C=C, epochs=200, batch_size=400, lr=0.05)
+    # One batch an epoch and the training set for validation: the last epoch is the optimum.
+    fitted = fit_head((features, targets), (features, targets), recipe, classes=2)
+    scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
+    # Two softmax outputs share a logit's penalty: half as strong for the same difference.
+    strength = C * 2 if head == "softmax" else C
+    expected = LogisticRegression(C=strength, tol=1e-8).fit(scaled, targets).predict_proba(scaled)
+    with torch.inference_mode():
+        logits = fitted.head(torch.from_numpy(features))
+    got = torch.sigmoid(logits[:, 0] if head == "sigmoid" else logits[:, 1] - logits[:, 0])
+    assert np.abs(got.numpy() - expected[:, 1]).max() < 5e-3
+
+
+def test_augmentation_keeps_shape_and_type_and_repeats_with_the_seed() -> None:
+    images = torch.randint(0, 256, (21, 16, 16, 3), dtype=torch.uint8)
+    change = Augmenter(Augment(crop=0.3, rotation=20, perspective=0.3), (16, 16))
+    torch.manual_seed(1)
+    first = change(images)
+    torch.manual_seed(1)
+    assert torch.equal(change(images), first)
+    assert first.shape == images.shape
+    assert first.dtype == torch.uint8
+    assert not torch.equal(change(images), first)
+
+
+def test_grey_and_tiny_images_are_never_flipped_and_photos_are() -> None:
+    noise = np.random.default_rng(0)
+    colour = noise.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    grey = np.repeat(colour[..., :1], 3, axis=3)
+    assert default_for(colour).horizontal_flip
+    assert not default_for(grey).horizontal_flip
+    assert not default_for(colour[:, :8, :8]).horizontal_flip
+
+
+def test_figures_of_a_split_follow_from_its_probabilities() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.45, 0.55], [0.3, 0.7], [0.2, 0.8]], np.float32)
+    targets = np.array([0, 0, 1, 1])
+    plain = measure(["no", "yes"], targets, probabilities)
+    assert plain.accuracy == 0.75
+    assert plain.confusion_matrix == [[1, 1], [0, 2]]
+    assert plain.log_loss == pytest.approx(-np.log([0.9, 0.45, 0.7, 0.8]).mean(), abs=1e-6)
+    assert [c.support for c in plain.per_class] == [2, 2]
+    strict = measure(["no", "yes"], targets, probabilities, threshold=0.6)
+    assert strict.accuracy == 1.0
+    assert strict.macro_f1 == 1.0
+    at_threshold = measure(
+        ["no", "yes"], targets, probabilities, threshold=float(probabilities[2, 1])
+    )
+    assert at_threshold.confusion_matrix[1] == [0, 2]

@@ -1,0 +1,24 @@
+"""Training: from labelled images to a registered model. The only package that imports torch.
+
+    seeding, versions -> loader, events -> augment, networks, loop        (recipe cnn)
+                                        -> backbones, features, linear    (recipe linear-probe)
+                                        -> evaluate -> fit, export -> run -> __main__
+
+`train` is the way in from Python; `python -m training` the one for jobs and for people. torch is
+imported when `train` is first used, not with the package.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.run import train
+
+__all__ = ["train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":
+        from training.run import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

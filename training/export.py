@@ -1,0 +1,177 @@
+"""From a torch `Classifier` to the one ONNX graph that is served, checked against its source.
+
+`write_graph` exports, `compare` proves that the graph answers as the training source did, and
+`write_goldens` stores a few images with the graph's answers for every later load to replay.
+"""
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from torch.export import Dim
+
+from imgcls import images
+from imgcls.card import GOLDEN_DIR, GOLDEN_FILE, Golden, GoldenSet, Preprocessing
+from imgcls.errors import ParityFailed
+from training.loader import Pixels, Source
+from training.networks import Classifier
+
+Floats = npt.NDArray[np.float32]
+Targets = npt.NDArray[np.int64]
+
+PARITY_TOLERANCE = 1e-4
+"""Largest absolute difference of probabilities between graph and source."""
+_TIE = 1e-6
+"""Two classes closer than this have no winner."""
+_BATCH = 64
+GOLDEN_COUNT = (8, 16)
+"""Fewest and most golden images; between them, one for each class."""
+GOLDEN_BYTES = 200_000
+"""Files up to this size are preferred."""
+_EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+
+
+def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -> str:
+    """Export to one file of ONNX at `path`; returns its SHA-256 in hex.
+
+    Input `images` uint8 `[n, H, W, 3]`; outputs `probabilities` float32 `[n, C]` and `embedding`
+    float32 `[n, D]`; `n` is free.
+    """
+    # A batch of one would be taken for a constant.
+    example = torch.zeros((2, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
+    network = network.cpu().eval().to(memory_format=torch.contiguous_format)
+    with _quiet():
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["images"],
+            output_names=["probabilities", "embedding"],
+            dynamic_shapes=({0: Dim("n")},),
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints progress and passes on the deprecations of its own dependencies."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class Graph:
+    """An exported graph under ONNX Runtime on the CPU, as the comparison runs it."""
+
+    def __init__(self, path: Path) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """`uint8 [n, H, W, 3]` to probabilities `float32 [n, C]` and embedding `[n, D]`."""
+        parts = [
+            self._session.run(
+                ["probabilities", "embedding"], {"images": pixels[start : start + _BATCH]}
+            )
+            for start in range(0, len(pixels), _BATCH)
+        ]
+        return np.concatenate([p for p, _ in parts]), np.concatenate([e for _, e in parts])
+
+
+def compare(graph: Floats, source: Floats) -> float:
+    """Largest absolute difference of two `[n, C]` arrays of probabilities.
+
+    Raises `ParityFailed` where it exceeds `PARITY_TOLERANCE`, or where a label differs that is not
+    a tie.
+    """
+    if graph.shape != source.shape:
+        raise ParityFailed(
+            f"The exported graph gives {graph.shape} probabilities, its source {source.shape}."
+        )
+    difference = float(np.abs(graph - source).max())
+    if not difference <= PARITY_TOLERANCE:  # not a number counts as different
+        raise ParityFailed(
+            "The exported graph does not answer as the trained network does: probabilities "
+            f"differ by up to {difference:.2g}, and at most {PARITY_TOLERANCE:.0e} is allowed."
+        )
+    top_two = np.sort(source, axis=1)[:, -2:]
+    clear = top_two[:, 1] - top_two[:, 0] > _TIE
+    differing = int((graph.argmax(1) != source.argmax(1))[clear].sum())
+    if differing:
+        raise ParityFailed(
+            f"The exported graph gives another label than the trained network on {differing} of "
+            f"{len(source)} images."
+        )
+    return difference
+
+
+def write_goldens(
+    folder: Path,
+    graph: Graph,
+    source: Source,
+    rows: npt.NDArray[np.int64],
+    targets: Targets,
+    preprocessing: Preprocessing,
+) -> GoldenSet:
+    """Store 8 to 16 of `rows` under `folder/golden`, as they are encoded in the dataset.
+
+    Classes take turns, in the order of `rows`; small files are preferred. Fewer rows than 8 give
+    fewer images. The expected probabilities are the graph's own, from the stored bytes through
+    `imgcls.images.load`.
+    """
+    target_dir = folder / GOLDEN_DIR
+    target_dir.mkdir()
+    names, pixels = [], []
+    for number, row in enumerate(_choose(source, rows, targets)):
+        data = source.read(row)
+        kind = images.probe(data).format
+        names.append(f"{number:02d}.{_EXTENSIONS.get(kind, kind.lower())}")
+        (target_dir / names[-1]).write_bytes(data)
+        pixels.append(images.load(data, preprocessing))
+    probabilities, _ = graph.run(np.stack(pixels))
+    goldens = GoldenSet(
+        images=[
+            Golden(file=name, probabilities=[float(p) for p in row])
+            for name, row in zip(names, probabilities, strict=True)
+        ]
+    )
+    (target_dir / GOLDEN_FILE).write_text(goldens.model_dump_json(indent=2))
+    return goldens
+
+
+def _choose(source: Source, rows: npt.NDArray[np.int64], targets: Targets) -> list[int]:
+    fewest, most = GOLDEN_COUNT
+    classes = {c: iter(rows[targets == c].tolist()) for c in np.unique(targets).tolist()}
+    wanted = min(len(rows), max(fewest, min(most, len(classes))))
+    chosen: list[int] = []
+    large: list[int] = []
+    while len(chosen) < wanted and classes:
+        for c in list(classes):
+            row = next(classes[c], None)
+            if row is None:
+                del classes[c]
+            elif len(source.read(row)) > GOLDEN_BYTES:
+                large.append(row)
+            elif len(chosen) < wanted:
+                chosen.append(row)
+    return chosen + large[: wanted - len(chosen)]

@@ -1,0 +1,125 @@
+"""The linear head: logistic regression on standardised features, by minibatch Adam.
+
+The objective is scikit-learn's `LogisticRegression`: mean log-loss + ||W||^2 / (2 C n), the bias
+free. `softmax` has an output for each class; `sigmoid` is one neuron for the second of two.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from imgcls.errors import BadRecipe, TrainingFailed
+from imgcls.recipes import LinearProbe
+from training.networks import probabilities
+
+Floats = npt.NDArray[np.float32]
+Targets = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """`head` maps raw features `float32 [n, D]` to logits `[n, C]`, or `[n, 1]` for sigmoid."""
+
+    head: nn.Linear
+    history: list[dict[str, float]]
+
+
+def check_head(recipe: LinearProbe, classes: int) -> None:
+    """Raises `BadRecipe` for one neuron and more than two classes."""
+    if recipe.head == "sigmoid" and classes != 2:
+        raise BadRecipe(
+            f"head=sigmoid is one neuron for two classes, and the dataset has {classes}; "
+            "use head=softmax."
+        )
+
+
+def fit_head(
+    train: tuple[Floats, Targets],
+    val: tuple[Floats, Targets],
+    recipe: LinearProbe,
+    *,
+    classes: int,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> FittedHead:
+    """Train on features `float32 [n, D]` and targets `int64 [n]`; keep the best epoch by
+    validation log-loss.
+
+    Features are standardised by the training set's mean and deviation, and the returned head has
+    that folded into its weights, so it takes features as they are. The learning rate falls to
+    zero along a cosine. Raises `BadRecipe` (see `check_head`) and `TrainingFailed` when the loss
+    is not finite.
+    """
+    check_head(recipe, classes)
+    features, targets = torch.from_numpy(train[0]), torch.from_numpy(train[1])
+    mean = features.mean(0)
+    # A feature that never changes has no deviation, and tells nothing.
+    deviation = features.std(0, correction=0)
+    scale = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, torch.zeros(()))
+    head = nn.Linear(features.shape[1], 1 if recipe.head == "sigmoid" else classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    count = len(features)
+    per_epoch = math.ceil(count / recipe.batch_size)
+    optimizer = torch.optim.Adam(head.parameters(), lr=recipe.lr, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs * per_epoch)
+    shuffle = torch.Generator().manual_seed(recipe.seed)
+    history: list[dict[str, float]] = []
+    best, best_loss = _folded(head, mean, scale), math.inf
+    for epoch in range(1, recipe.epochs + 1):
+        started, total, lr = time.perf_counter(), 0.0, schedule.get_last_lr()[0]
+        for rows in torch.split(torch.randperm(count, generator=shuffle), recipe.batch_size):
+            logits = head((features[rows] - mean) * scale)
+            penalty = head.weight.square().sum() / (2 * recipe.C * count)
+            loss = _loss(logits, targets[rows]) + penalty
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(rows)
+        folded = _folded(head, mean, scale)
+        with torch.inference_mode():
+            logits = folded(torch.from_numpy(val[0]))
+            truth = torch.from_numpy(val[1])
+            val_loss = _loss(logits, truth).item()
+            guess = probabilities(logits, recipe.head).argmax(1)
+        row: dict[str, float] = {
+            "epoch": float(epoch),
+            "train_loss": total / count,
+            "val_loss": val_loss,
+            "val_accuracy": (guess == truth).float().mean().item(),
+            "lr": float(lr),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        history.append(row)
+        if on_epoch:
+            on_epoch(row)
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(val_loss)):
+            raise TrainingFailed(
+                f"The loss is not a finite number after epoch {epoch}; "
+                f"try a lower learning rate than lr={recipe.lr:g}."
+            )
+        if val_loss < best_loss:
+            best, best_loss = folded, val_loss
+    return FittedHead(best.eval(), history)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], targets.to(logits.dtype))
+    return F.cross_entropy(logits, targets)
+
+
+@torch.no_grad()
+def _folded(head: nn.Linear, mean: Tensor, scale: Tensor) -> nn.Linear:
+    """`head` over `(x - mean) * scale` as one linear layer over `x`."""
+    folded = nn.Linear(head.in_features, head.out_features)
+    folded.weight.copy_(head.weight * scale)
+    folded.bias.copy_(head.bias - folded.weight @ mean)
+    return folded

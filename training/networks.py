@@ -1,0 +1,122 @@
+"""What is trained and exported: normalisation, body and head as one torch module.
+
+A `Classifier` takes `uint8 [n, H, W, 3]` and gives `(probabilities, embedding)`, which is the
+contract of the exported graph. What happens to pixels before (decoding, resizing) is
+`imgcls.images`; nothing between the two is left to chance.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+CHANNELS = (8, 16, 32, 64, 96, 128)
+"""Channels of the six blocks of the cartoon-characters network, at width 1."""
+DROPOUT_BLOCKS = 4
+"""The first blocks, which carry dropout."""
+_SMALLEST_SIDE = 3
+"""Feature maps are pooled down to this side and no further: 224 px pooled six times gives 3."""
+
+Activation = Literal["softmax", "sigmoid"]
+
+
+class Normalise(nn.Module):
+    """`uint8 [n, H, W, 3]` to `float32 [n, 3, H, W]`: `(x / 255 - mean) / std` per channel."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.permute(0, 3, 1, 2).to(torch.float32) - self.mean) * self.scale
+
+
+class Classifier(nn.Module):
+    """Images to probabilities, in one module.
+
+    `body` maps normalised `float32 [n, 3, H, W]` to the embedding `float32 [n, D]`; `head` maps
+    the embedding to logits `[n, C]`, or `[n, 1]` where `activation` is `sigmoid`: the one
+    neuron's output is then the probability of the second of two classes.
+    """
+
+    def __init__(
+        self,
+        normalise: nn.Module,
+        body: nn.Module,
+        head: nn.Module,
+        activation: Activation = "softmax",
+    ) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.body = body
+        self.head = head
+        self.activation = activation
+
+    def logits(self, images: Tensor) -> Tensor:
+        """`uint8 [n, H, W, 3]` to `float32 [n, C]` (softmax) or `[n, 1]` (sigmoid)."""
+        logits: Tensor = self.head(self.body(self.normalise(images)))
+        return logits
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`uint8 [n, H, W, 3]` to probabilities `float32 [n, C]` and embedding `[n, D]`."""
+        embedding = self.body(self.normalise(images))
+        return probabilities(self.head(embedding), self.activation), embedding
+
+
+def probabilities(logits: Tensor, activation: Activation) -> Tensor:
+    """Logits to `float32 [n, C]` that sum to 1 in each row."""
+    if activation == "sigmoid":
+        second = torch.sigmoid(logits)
+        return torch.cat((1 - second, second), dim=1)
+    return torch.softmax(logits, dim=1)
+
+
+def cnn(size: int, classes: int, *, width: float, dense: int, dropout: float) -> Classifier:
+    """The six-block network for `size` x `size` images, at any size from 8.
+
+    Each block is 3 x 3 convolution, ReLU, 2 x 2 max-pool, batch norm, and dropout on the first
+    four; two dense layers follow, the second of which is the embedding. Small images are pooled
+    in fewer blocks (see `pooled_blocks`).
+    """
+    channels = [max(1, round(c * width)) for c in CHANNELS]
+    pooled = pooled_blocks(size)
+    layers: list[nn.Module] = []
+    before, side = 3, size
+    for block, after in enumerate(channels):
+        layers.append(nn.Conv2d(before, after, 3, padding=1))
+        if block in pooled:  # before ReLU: the same result from a quarter of the work
+            layers.append(nn.MaxPool2d(2))
+            side //= 2
+        layers += [nn.ReLU(), nn.BatchNorm2d(after)]
+        if block < DROPOUT_BLOCKS and dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        before = after
+    layers += [
+        nn.Flatten(),
+        nn.Linear(before * side * side, dense),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(dense, dense),
+        nn.ReLU(),
+    ]
+    return Classifier(Normalise(), nn.Sequential(*layers), nn.Linear(dense, classes))
+
+
+def pooled_blocks(size: int) -> set[int]:
+    """Which of the six blocks pool, spread evenly: all six from 192 px, three at 32, one at 8.
+
+    The last feature map then measures 3 to 5 pixels a side (more only above 383 px).
+    """
+    count = min(len(CHANNELS), int(math.log2(size / _SMALLEST_SIDE)))
+    return {i * len(CHANNELS) // count for i in range(count)}
