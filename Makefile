@@ -60,15 +60,17 @@ $(STAMP): pyproject.toml uv.lock | $(filter .uv/%,$(UV))
 	$(UV) sync --frozen --all-extras
 	@touch $@
 
-# Neither way touches the system's packages, so an externally managed Python is no obstacle.
+# Neither way touches the system's packages, so an externally managed Python is no obstacle. uv is one
+# binary: what pip lays beside it would only be found by the linter.
 .uv/bin/uv:
 	@echo "uv is not installed: fetching it into .uv/"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "imgcls needs Python 3.11 or newer as $(PYTHON)."; exit 1; }
 	@rm -rf .uv
 	@$(PYTHON) -m venv .uv >/dev/null 2>&1 && .uv/bin/python -m pip install --quiet uv \
-		|| { rm -rf .uv; $(PYTHON) -m pip install --quiet --target .uv uv; } \
-		|| { rm -rf .uv; echo "uv could not be fetched: $(PYTHON) needs pip or venv and a network."; exit 1; }
+		|| { rm -rf .uv; $(PYTHON) -m pip install --quiet --target .uv uv && rm -rf .uv/uv; } \
+		|| { rm -rf .uv; echo "uv could not be fetched: $(PYTHON) needs venv or pip, and a network."; \
+			exit 1; }
 	@test -x $@
 
 requirements.txt: pyproject.toml uv.lock | $(STAMP) ## what the bento installs, from the lock file

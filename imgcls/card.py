@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imgcls.errors import BadModel
+from imgcls.errors import BadArgument, BadModel
 
 CARD_FILE = "card.json"
 GRAPH_FILE = "model.onnx"
@@ -87,6 +89,32 @@ class ModelCard(_Frozen):
     versions: dict[str, str] = {}
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     duration_seconds: float
+
+    def check_options(self, top_k: int | None, threshold: float | None) -> None:
+        """Raises `BadArgument` for options of a prediction that this model cannot take."""
+        if top_k is not None and top_k < 1:
+            raise BadArgument("`top_k` must be at least 1.")
+        if threshold is None:
+            return
+        if self.threshold is None:
+            raise BadArgument(
+                f"`threshold` is for models of two classes; {self.tag} has {len(self.labels)}."
+            )
+        if not 0 <= threshold <= 1:
+            raise BadArgument("`threshold` must lie between 0 and 1.")
+
+    def verdicts(
+        self, probabilities: npt.NDArray[np.float32], threshold: float | None = None
+    ) -> npt.NDArray[np.intp]:
+        """Probabilities `[..., C]` to indices of labels `[...]`.
+
+        With two classes the second is the verdict where it reaches the threshold, given here or
+        the model's own; otherwise the most probable class is.
+        """
+        limit = self.threshold if threshold is None else threshold
+        if limit is None:
+            return np.asarray(np.argmax(probabilities, axis=-1))
+        return (probabilities[..., 1] >= limit).astype(np.intp)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

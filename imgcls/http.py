@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 import bentoml
 from _bentoml_sdk import IODescriptor
+from _bentoml_sdk.method import APIMethod
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
@@ -153,14 +154,15 @@ class Lean:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            unwanted: list[type] = [Lean, TimeoutMiddleware]
+            unwanted: tuple[type, ...] = (Lean, TimeoutMiddleware)
             if BentoMLContainer.tracing.exporter_type.get() is None:
-                unwanted.append(OpenTelemetryMiddleware)
+                unwanted += (OpenTelemetryMiddleware,)
             layer: Any = scope["app"].middleware_stack
             while hasattr(layer, "app"):
-                while isinstance(layer.app, tuple(unwanted)):
+                if type(layer.app) in unwanted:
                     layer.app = layer.app.app
-                layer = layer.app
+                else:
+                    layer = layer.app
         await self.app(scope, receive, send)
 
 
@@ -168,6 +170,13 @@ def lean(service: Any) -> Any:
     """Class decorator for a BentoML service: serve it without those layers."""
     service.add_asgi_middleware(Lean)
     return service
+
+
+def bind_endpoints(instance: Any) -> None:
+    """Bind each endpoint to its service once; BentoML would inspect its signature every time."""
+    for name, value in vars(type(instance)).items():
+        if isinstance(value, APIMethod):
+            vars(instance)[name] = value.__get__(instance, type(instance))
 
 
 def json_response(result: Any, status: int = 200) -> Response:

@@ -111,7 +111,7 @@ def predict(
 
     `threshold` replaces that of a model of two classes. Raises `BadArgument`.
     """
-    check_options(engine.card, top_k, threshold)
+    engine.card.check_options(top_k, threshold)
     waiting: deque[tuple[list[str], list[Future[images.Pixels | BadImage]]]] = deque()
     source = iter(items)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1, "decode") as pool:
@@ -127,18 +127,6 @@ def predict(
                 yield _answer(engine, paths, pixels, top_k, threshold)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def check_options(card: ModelCard, top_k: int | None, threshold: float | None) -> None:
-    """Raises `BadArgument` for options that this model cannot take."""
-    if top_k is not None and top_k < 1:
-        raise BadArgument("top_k must be at least 1.")
-    if threshold is not None and card.threshold is None:
-        raise BadArgument(
-            f"A threshold is for models of two classes; {card.tag} has {len(card.labels)}."
-        )
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise BadArgument("The threshold must lie between 0 and 1.")
 
 
 def _answer(
@@ -157,11 +145,8 @@ def _answer(
     table = np.full((len(paths), len(card.labels)), np.nan, np.float32)
     if good:
         rows = engine.probabilities(np.stack(pictures))
-        verdicts = np.argmax(rows, axis=1)
-        if card.threshold is not None:
-            limit = card.threshold if threshold is None else threshold
-            verdicts = (rows[:, 1] >= limit).astype(np.intp)
-        for i, row, verdict in zip(good, rows, verdicts.tolist(), strict=True):
+        verdicts = card.verdicts(rows, threshold).tolist()
+        for i, row, verdict in zip(good, rows, verdicts, strict=True):
             labels[i], probability[i] = card.labels[verdict], round(float(row[verdict]), 6)
         if top_k is not None and top_k < rows.shape[1]:
             dropped = np.argsort(-rows, axis=1, kind="stable")[:, top_k:]

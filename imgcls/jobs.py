@@ -112,11 +112,11 @@ class Jobs:
     def __init__(
         self,
         home: Path | None = None,
-        trainer: Sequence[str] = (sys.executable, "-m", "training"),
+        trainer: Sequence[str] = (sys.executable, "-P", "-m", "training"),
     ) -> None:
         self.root = (home or get_settings().home) / "jobs"
         self._trainer = trainer
-        """The command that takes `--job FOLDER`."""
+        """The command that takes `--job FOLDER`; `-P` keeps a user's own folder `training` out."""
 
     def start(self, request: JobRequest) -> Job:
         """Start a training process, which waits for its turn by itself.

@@ -83,7 +83,7 @@ class Predictor:
             raise BadArgument("Send at least one file in the form field `images`.")
         batcher = await self._batcher(model)
         card = batcher.engine.card
-        _check_options(card, top_k, threshold)
+        card.check_options(top_k, threshold)
         deadline = time.monotonic() + self._settings.deadline_ms / 1000
         if len(files) == 1:
             row = await self._answer(batcher, files[0], deadline)
@@ -237,29 +237,13 @@ def render(
     card: ModelCard, row: Floats, *, top_k: int | None = None, threshold: float | None = None
 ) -> dict[str, Any]:
     """One `Prediction` from the probabilities `float32 [C]` of one image."""
-    order = np.argsort(-row, kind="stable")
-    verdict = int(order[0])
-    if card.threshold is not None:
-        # Two classes: the second is the verdict when it reaches the threshold.
-        verdict = int(row[1] >= (card.threshold if threshold is None else threshold))
-    shown = order if top_k is None else order[:top_k]
+    verdict = int(card.verdicts(row, threshold))
+    shown = np.argsort(-row, kind="stable")[:top_k]
     return {
         "label": card.labels[verdict],
         "probability": round(float(row[verdict]), 6),
         "probabilities": {card.labels[i]: round(float(row[i]), 6) for i in shown},
     }
-
-
-def _check_options(card: ModelCard, top_k: int | None, threshold: float | None) -> None:
-    if top_k is not None and top_k < 1:
-        raise BadArgument("`top_k` must be at least 1.")
-    if threshold is not None:
-        if card.threshold is None:
-            raise BadArgument(
-                f"`threshold` is for models of two classes; {card.tag} has {len(card.labels)}."
-            )
-        if not 0 <= threshold <= 1:
-            raise BadArgument("`threshold` must lie between 0 and 1.")
 
 
 def _is_small(file: bytes) -> bool:

@@ -22,6 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from imgcls.card import ModelCard
+from imgcls.data.summary import DatasetSummary
+from imgcls.eda import Profile, profile
 from imgcls.errors import (
     BY_CODE,
     BadArgument,
@@ -32,7 +34,15 @@ from imgcls.errors import (
     TrainingFailed,
 )
 from imgcls.files import check_name
-from imgcls.http import FileField, FormRequest, JsonRequest, endpoint, json_response, lean
+from imgcls.http import (
+    FileField,
+    FormRequest,
+    JsonRequest,
+    bind_endpoints,
+    endpoint,
+    json_response,
+    lean,
+)
 from imgcls.jobs import Job, JobRequest, Jobs
 from imgcls.openapi import document
 from imgcls.predictor import Predictor
@@ -118,15 +128,8 @@ class Nothing(JsonRequest):
 
 
 class DatasetsResponse(BaseModel):
-    datasets: list[dict[str, Any]]
-
-
-class DatasetResponse(BaseModel):
-    tag: str
-    labels: list[str]
-    images: int
-    unreadable: int
-    splits: dict[str, int]
+    datasets: list[DatasetSummary]
+    """Newest first."""
 
 
 async def _openapi(request: Request) -> Response:
@@ -151,6 +154,7 @@ class ImageClassifier:
     async def start(self) -> None:
         self.predictor = Predictor(self.registry)
         await self.predictor.start()
+        bind_endpoints(self)
         # What lives now lives for good: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -175,8 +179,8 @@ class ImageClassifier:
 
     # Data.
 
-    @endpoint("/upload", UploadRequest, DatasetResponse)
-    async def upload(self, archive: list[UploadFile], name: str) -> BaseModel:
+    @endpoint("/upload", UploadRequest, DatasetSummary)
+    async def upload(self, archive: list[UploadFile], name: str) -> DatasetSummary:
         """Store a zip or tar of class folders as a dataset; its version is its content's hash."""
         check_name(name, "dataset name")
         if len(archive) != 1:
@@ -184,13 +188,12 @@ class ImageClassifier:
         return await in_thread(_store_upload, archive[0], name)
 
     @endpoint("/datasets", Nothing, DatasetsResponse)
-    async def datasets(self) -> dict[str, Any]:
+    async def datasets(self) -> DatasetsResponse:
         """All stored datasets, newest first."""
-        summaries = await in_thread(lambda: _dataset_store().list())
-        return {"datasets": [summary.model_dump(mode="json") for summary in summaries]}
+        return DatasetsResponse(datasets=await in_thread(lambda: _dataset_store().list()))
 
-    @endpoint("/eda", DatasetRequest, DatasetResponse)
-    async def eda(self, dataset: str) -> BaseModel:
+    @endpoint("/eda", DatasetRequest, Profile)
+    async def eda(self, dataset: str) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
         return await in_thread(_profile, dataset)
 
@@ -289,7 +292,7 @@ async def in_thread(function: Callable[..., Result], *args: Any) -> Result:
     return await asyncio.to_thread(function, *args)
 
 
-def _store_upload(archive: UploadFile, name: str) -> BaseModel:
+def _store_upload(archive: UploadFile, name: str) -> DatasetSummary:
     home = get_settings().home
     home.mkdir(parents=True, exist_ok=True)
     # The client's file name is never used: it could be any path.
@@ -317,9 +320,7 @@ def _dataset_store() -> "DatasetStore":
     return DatasetStore()
 
 
-def _profile(tag: str) -> BaseModel:
-    from imgcls.eda import profile
-
+def _profile(tag: str) -> Profile:
     with _dataset_store().open(tag) as dataset:
         return profile(dataset)
 

@@ -38,16 +38,19 @@ def default_for(pixels: Pixels) -> Augment:
 
 def does_anything(config: Augment) -> bool:
     """Whether any change is switched on."""
-    return bool(config.crop or config.rotation or config.perspective or config.horizontal_flip)
+    return config != Augment(horizontal_flip=False)
 
 
 class Augmenter:
-    """Callable on `uint8 [n, H, W, 3]`; gives the same shape and type.
+    """Callable on images `uint8 [n, H, W, 3]` and targets `int64 [n]` of a batch.
+
+    Gives images of the same shape and type, and the targets: as they were, or where the batch was
+    mixed as shares `float32 [n, classes]`.
 
     Draws come from torch's global generator: seed that and the changes repeat.
     """
 
-    def __init__(self, config: Augment, size: tuple[int, int]) -> None:
+    def __init__(self, config: Augment, size: tuple[int, int], classes: int) -> None:
         bilinear = InterpolationMode.BILINEAR
         steps: list[v2.Transform] = []
         if config.rotation > 0:
@@ -61,12 +64,17 @@ class Augmenter:
             )
         self._geometry = v2.Compose(steps) if steps else None
         self._flip = config.horizontal_flip
+        self._cutmix = v2.CutMix(num_classes=classes) if config.cutmix > 0 else None
+        self._cutmix_share = config.cutmix
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self._geometry is not None:
             groups = torch.split(images.permute(0, 3, 1, 2), GROUP)
             images = torch.cat([self._geometry(group) for group in groups]).permute(0, 2, 3, 1)
         if self._flip:
             flipped = torch.rand(len(images), device=images.device) < 0.5
             images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(2), images)
-        return images
+        if self._cutmix is not None and len(images) > 1 and torch.rand(()) < self._cutmix_share:
+            mixed, targets = self._cutmix(images.permute(0, 3, 1, 2), targets)
+            images = mixed.permute(0, 2, 3, 1)
+        return images, targets

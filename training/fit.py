@@ -51,8 +51,10 @@ def fit_cnn(dataset: Dataset, recipe: Cnn, emit: OnEvent) -> Fitted:
         pixels[split] = load_pixels(dataset, part, preprocessing, progress=report)
         done += len(part)
     chosen = recipe.augment or augment.default_for(pixels["train"])
-    changes = augment.Augmenter(chosen, (size, size)) if augment.does_anything(chosen) else None
     classes = len(dataset.labels)
+    changes = None
+    if augment.does_anything(chosen):
+        changes = augment.Augmenter(chosen, (size, size), classes)
     network = networks.cnn(
         size, classes, width=recipe.width, dense=recipe.dense, dropout=recipe.dropout
     )

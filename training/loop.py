@@ -54,7 +54,7 @@ def fit(
     recipe: Cnn,
     *,
     classes: int,
-    augment: Callable[[Tensor], Tensor] | None = None,
+    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     device: torch.device | None = None,
     on_epoch: EpochReport | None = None,
     on_step: Callable[[float], None] | None = None,
@@ -92,7 +92,9 @@ def fit(
         for rows in np.array_split(order, per_epoch):
             batch = torch.from_numpy(images[np.sort(rows)]).to(device)
             truth = torch.from_numpy(targets[np.sort(rows)]).to(device)
-            loss = loss_of(network.logits(augment(batch) if augment else batch), truth)
+            if augment:
+                batch, truth = augment(batch, truth)
+            loss = loss_of(network.logits(batch), truth)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()

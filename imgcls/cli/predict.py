@@ -57,7 +57,7 @@ def predict(
         inputs = stack.enter_context(inference.Inputs(paths))
         engine = _engine(model)
         card = engine.card
-        inference.check_options(card, top_k, threshold)
+        card.check_options(top_k, threshold)
         total = inputs.count()
         if not total:
             raise typer.BadParameter("There is no image file in what was given.")

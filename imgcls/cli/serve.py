@@ -37,8 +37,9 @@ def serve(
         environment["IMGCLS_WORKERS"] = str(workers)
     command = serve_command(host, port, reload=reload)
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    console.note(f"Serving on {url} (documentation there); stop with Ctrl-C.")
     if json:
         console.show_json({"url": url, "pid": os.getpid()})
-    console.note(f"Serving on {url} (documentation there); stop with Ctrl-C.")
-    sys.stdout.flush()
+        sys.stdout.flush()
+        os.dup2(2, 1)  # BentoML logs to standard output, which is JSON's now
     os.execve(command[0], command, environment)

@@ -2,10 +2,11 @@
 
 Decoding lets go of the interpreter lock, the rest of the work on a small image does not: of 60 us
 of processor time for a 32 x 32 JPEG, 27 are the decoder's, so threads wait for each other. A child
-costs about one second of processor time before its first image, so small sets do without. Children are started as
-`python -m imgcls.data.worker` and not by `multiprocessing`: nothing of the parent's main module
-runs again (a server, a notebook, a script without a guard), and they import only what measuring
-needs. The calling thread works from the start, while they come up.
+costs about one second of processor time before its first image, so small sets do without.
+
+Children are started as `python -m imgcls.data.worker` and not by `multiprocessing`: nothing of the
+parent's main module runs again (a server, a notebook, a script without a guard), and they import
+only what measuring needs. The calling thread works from the start, while they come up.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Splits: which images train a model, which select it, which measure it.
 
-Given splits are kept. What is missing is carved out of the rest: 15% for `val`, 15% for `test`,
+Given splits are kept. What is missing is carved out of the rest: 15% for `test`, 10% for `val`,
 class by class. Exact duplicates stay together, so that no test image has been trained on. The
 choice depends on the seed and the content hashes alone, not on names or order.
 """
@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from imgcls.data.layout import SPLITS
 
-SHARE = 0.15
 TRAIN, VAL, TEST = range(len(SPLITS))
+SHARES = {TEST: 0.15, VAL: 0.10}
 
 
 def assign_splits(
@@ -72,7 +72,7 @@ def _carve(
 ) -> None:
     """Move groups of one class, already in drawn order, out of train."""
     images = int(sizes[members].sum())
-    wanted = {code: max(1, round(SHARE * images)) for code in missing[: len(members) - 1]}
+    wanted = {code: max(1, round(SHARES[code] * images)) for code in missing[: len(members) - 1]}
     left = len(members)
     for group in members.tolist():
         for code in wanted:

@@ -4,11 +4,15 @@ A copy in another split lets a model be tested on what it was trained on; a copy
 label teaches it both. Pictures that only look alike are not looked for here.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from imgcls.data import Dataset
 from imgcls.eda.statistics import codes
+
+if TYPE_CHECKING:
+    from imgcls.data import Dataset
 
 LISTED = 1_000
 """Groups (and files of one group) listed at most; the counts are of all."""
@@ -52,7 +56,7 @@ class Duplicates(_Frozen):
     """The first 1,000: first those with different labels, then those across splits, by path."""
 
 
-def find_duplicates(dataset: Dataset) -> Duplicates:
+def find_duplicates(dataset: "Dataset") -> Duplicates:
     """All readable images with the same bytes as another one."""
     index = dataset.index
     readable = np.flatnonzero(index["error"].is_null().to_numpy())

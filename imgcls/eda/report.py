@@ -4,15 +4,18 @@ No image is opened: the pass that built the index has measured them all.
 """
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from imgcls.data import Dataset
 from imgcls.data.layout import SPLITS
 from imgcls.eda.duplicates import LISTED, Duplicates, find_duplicates
 from imgcls.eda.statistics import Columns, GroupStats, group_stats
+
+if TYPE_CHECKING:
+    from imgcls.data import Dataset
 
 
 class _Frozen(BaseModel):
@@ -72,7 +75,7 @@ class Profile(_Frozen):
     unreadable: Unreadable
 
 
-def profile(dataset: Dataset) -> Profile:
+def profile(dataset: "Dataset") -> Profile:
     """Statistics overall, by split, by class and by both; duplicates; unreadable files."""
     columns = Columns(dataset.index)
     labels = sorted(dataset.index["label"].unique().to_pylist())
@@ -96,7 +99,7 @@ def profile(dataset: Dataset) -> Profile:
     )
 
 
-def _cells(dataset: Dataset, labels: list[str]) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
+def _cells(dataset: "Dataset", labels: list[str]) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
     """Row numbers by split, then by label."""
     label_at = {label: at for at, label in enumerate(labels)}
     split_at = {split: at for at, split in enumerate(SPLITS)}
@@ -129,7 +132,7 @@ def _sizes(columns: Columns) -> Sizes:
     )
 
 
-def _unreadable(dataset: Dataset) -> Unreadable:
+def _unreadable(dataset: "Dataset") -> Unreadable:
     bad = dataset.index.filter(dataset.index["error"].is_valid())
     listed = []
     for row in bad.slice(0, LISTED).select(["path", "error"]).to_pylist():

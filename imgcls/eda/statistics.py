@@ -6,12 +6,14 @@ index holds integer sums over fully decoded images.
 
 from collections import Counter
 from math import sqrt
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Rgb = tuple[float, float, float]
 
@@ -69,7 +71,7 @@ class GroupStats(_Frozen):
 class Columns:
     """The index as arrays, for fast statistics of many groups."""
 
-    def __init__(self, index: pa.Table) -> None:
+    def __init__(self, index: "pa.Table") -> None:
         def numbers(name: str) -> npt.NDArray[np.int64]:
             filled = index[name].fill_null(0).to_numpy()
             return np.asarray(filled).astype(np.int64)
@@ -84,7 +86,7 @@ class Columns:
         self.content = codes(index["content_hash"])
 
 
-def codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def codes(column: "pa.ChunkedArray") -> npt.NDArray[np.int64]:
     """Equal numbers for equal values; -1 for null."""
     encoded = column.combine_chunks().dictionary_encode()
     return np.asarray(encoded.indices.fill_null(-1).to_numpy()).astype(np.int64)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from imgcls import Client
+from imgcls.cli.server import Server, running_server
+from imgcls.errors import ImgclsError
 from imgcls.registry import Registry
 from tests.fakes import class_folders, tiny_model
 
@@ -121,20 +123,35 @@ def test_serve_becomes_a_server_that_ends_with_its_process() -> None:
     assert processes_of(process.pid) == []
 
 
-def test_the_demo_ends_with_right_predictions_and_leaves_no_server() -> None:
-    done = run("demo", "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result["accuracy"] >= 0.95
-    assert result["right"] >= 18
-    assert processes_of(result["pid"]) == []
-    assert Registry().active() == result["model"]
+def test_a_server_never_outlives_its_block(tmp_path: Path) -> None:
+    started: list[Server] = []
+
+    def fail() -> None:
+        with running_server(0, tmp_path / "server.log") as server:
+            started.append(server)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert processes_of(started[0].pid) == []
 
 
-def test_a_demo_that_is_kept_leaves_a_server_that_can_be_stopped() -> None:
+def test_a_server_that_does_not_start_shows_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGCLS_WORKERS", "none")
+    with (
+        pytest.raises(ImgclsError, match=r"server\.log"),
+        running_server(0, tmp_path / "server.log"),
+    ):
+        pass
+
+
+def test_the_demo_ends_with_right_predictions_and_can_leave_its_server() -> None:
     done = run("demo", "--keep")
     assert done.returncode == 0, done.stderr
     assert "predicted rightly over HTTP" in done.stdout.splitlines()[-1]
+    assert (Registry().active() or "").startswith("digits:")
     pid = int(done.stderr.split("kill ")[1].split()[0])
     try:
         assert processes_of(pid)

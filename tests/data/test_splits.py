@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from imgcls.data.splits import TEST, TRAIN, VAL, assign_splits
+from imgcls.data.splits import SHARES, TEST, TRAIN, VAL, assign_splits
 
 
 def hashes(count, start=0):
@@ -20,13 +20,13 @@ def none_given(count):
     return np.full(count, -1)
 
 
-def test_nothing_given_makes_70_15_15_in_every_class():
+def test_nothing_given_makes_75_10_15_in_every_class():
     labels = np.repeat([0, 1, 2], [1000, 200, 40])
     splits = assign_splits(labels, none_given(1240), hashes(1240), 0)
     for label, size in enumerate([1000, 200, 40]):
         counts = Counter(splits[labels == label].tolist())
-        assert counts == {TRAIN: size - 2 * round(size * 0.15), VAL: round(size * 0.15),
-                          TEST: round(size * 0.15)}  # fmt: skip
+        val, test = round(size * 0.10), round(size * 0.15)
+        assert counts == {TRAIN: size - val - test, VAL: val, TEST: test}
 
 
 @pytest.mark.parametrize("missing", [VAL, TEST])
@@ -36,7 +36,8 @@ def test_only_the_missing_split_is_carved_out_of_train(missing):
     labels = np.tile([0, 1], 125)
     splits = assign_splits(labels, given, hashes(250), 0)
     assert (splits[200:] == other).all()
-    assert Counter(splits[:200].tolist()) == {TRAIN: 170, missing: 30}
+    carved = round(200 * SHARES[missing])
+    assert Counter(splits[:200].tolist()) == {TRAIN: 200 - carved, missing: carved}
 
 
 def test_splits_that_are_all_given_are_kept():
@@ -93,4 +94,4 @@ def test_unreadable_images_take_no_place():
     names = [None] * 10 + hashes(20)
     splits = assign_splits(np.zeros(30, int), none_given(30), names, 0)
     assert (splits[:10] == TRAIN).all()
-    assert Counter(splits[10:].tolist()) == {TRAIN: 14, VAL: 3, TEST: 3}
+    assert Counter(splits[10:].tolist()) == {TRAIN: 15, VAL: 2, TEST: 3}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imgcls.jobs import JobRequest
+from imgcls.jobs import JobRequest, JobWriter
 from imgcls.registry import Registry
 from training.__main__ import main, run_job
 
@@ -32,6 +32,13 @@ def job(home: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For `run_job`: the tests keep their priority, and hold no queue until they exit."""
+    monkeypatch.setattr("os.nice", lambda step: step)
+    monkeypatch.setattr(JobWriter, "wait_turn", lambda writer: writer.emit("queued"))
+
+
 def result(folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((folder / "result.json").read_bytes())
     return loaded
@@ -42,9 +49,8 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
 
 
 def test_a_job_reports_its_stages_and_registers_its_model(
-    job: Callable[..., Path], shapes: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    job: Callable[..., Path], shapes: Callable[..., Path], in_this_process: None
 ) -> None:
-    monkeypatch.setattr("os.nice", lambda step: step)  # the tests keep their own priority
     folder = job(shapes(), baseline=True)
     assert run_job(folder) == 0
     tag = result(folder)["tag"]
@@ -65,12 +71,11 @@ def test_a_job_reports_its_stages_and_registers_its_model(
 )
 def test_a_job_that_cannot_be_done_says_why(
     job: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
+    in_this_process: None,
     dataset: str,
     recipe: dict[str, Any],
     code: str,
 ) -> None:
-    monkeypatch.setattr("os.nice", lambda step: step)
     folder = job(dataset, recipe=recipe)
     assert run_job(folder) == 1
     assert result(folder)["state"] == "failed"
@@ -80,10 +85,10 @@ def test_a_job_that_cannot_be_done_says_why(
 def test_an_unforeseen_error_is_internal_and_leaves_its_traceback_in_the_log(
     job: Callable[..., Path],
     shapes: Callable[..., Path],
+    in_this_process: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("os.nice", lambda step: step)
     monkeypatch.setattr("training.run.fit_cnn", lambda *args: 1 / 0)
     folder = job(shapes())
     assert run_job(folder) == 1
