@@ -77,7 +77,10 @@ class Cnn(_Training):
     """None chooses by the data: photos are cropped (up to 0.2) and flipped left to right; grey
     images and those under 16 px, symbols more often than not, are cropped (up to 0.1) and turned
     by up to 8 degrees, and never flipped."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """In the first four blocks."""
+    dense_dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Between the two dense layers."""
     width: float = Field(default=2.0, gt=0, le=8)
     """Multiplies the channels of the six blocks: 8, 16, 32, 64, 96, 128 at width 1."""
     dense: int = Field(default=512, ge=8, le=8192)
@@ -90,8 +93,8 @@ class Cnn(_Training):
     patience: int = Field(default=10, ge=0)
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     epochs: int = Field(default=40, ge=1, le=10_000)
-    batch_size: int = Field(default=128, ge=1, le=65_536)
-    lr: float = Field(default=0.002, gt=0, le=100)
+    batch_size: int = Field(default=64, ge=1, le=65_536)
+    lr: float = Field(default=0.004, gt=0, le=100)
 
 
 Recipe = LinearProbe | Cnn

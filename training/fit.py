@@ -56,7 +56,12 @@ def fit_cnn(dataset: Dataset, recipe: Cnn, emit: OnEvent) -> Fitted:
     if augment.does_anything(chosen):
         changes = augment.Augmenter(chosen, (size, size), classes)
     network = networks.cnn(
-        size, classes, width=recipe.width, dense=recipe.dense, dropout=recipe.dropout
+        size,
+        classes,
+        width=recipe.width,
+        dense=recipe.dense,
+        dropout=recipe.dropout,
+        dense_dropout=recipe.dense_dropout,
     )
     emit("training", progress=0.0, epoch=0, epochs=recipe.epochs, message=_device_name())
     fitted = loop.fit(
