@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgcls.errors import BadArgument, BadModel
@@ -102,19 +100,6 @@ class ModelCard(_Frozen):
             )
         if not 0 <= threshold <= 1:
             raise BadArgument("`threshold` must lie between 0 and 1.")
-
-    def verdicts(
-        self, probabilities: npt.NDArray[np.float32], threshold: float | None = None
-    ) -> npt.NDArray[np.intp]:
-        """Probabilities `[..., C]` to indices of labels `[...]`.
-
-        With two classes the second is the verdict where it reaches the threshold, given here or
-        the model's own; otherwise the most probable class is.
-        """
-        limit = self.threshold if threshold is None else threshold
-        if limit is None:
-            return np.asarray(np.argmax(probabilities, axis=-1))
-        return (probabilities[..., 1] >= limit).astype(np.intp)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

@@ -114,6 +114,20 @@ class Engine:
             )
 
 
+def verdicts(
+    card: ModelCard, probabilities: Floats, threshold: float | None = None
+) -> npt.NDArray[np.intp]:
+    """Probabilities `float32 [..., C]` to indices of the card's labels `[...]`.
+
+    With two classes the second is the verdict where it reaches the threshold, given here or the
+    model's own; otherwise the most probable class is.
+    """
+    limit = card.threshold if threshold is None else threshold
+    if limit is None:
+        return np.asarray(np.argmax(probabilities, axis=-1))
+    return np.asarray(probabilities[..., 1] >= limit).astype(np.intp)
+
+
 def gate(folder: Path, *, threads: int | None = None, batch: int = 1) -> Engine:
     """Load, replay the goldens, warm up: what every model passes before it answers anybody.
 

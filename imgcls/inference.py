@@ -25,7 +25,7 @@ from imgcls.data.entries import MAX_IMAGE_BYTES, is_image, is_litter
 from imgcls.data.reader import Reader
 from imgcls.data.source import Source, open_source
 from imgcls.data.summary import ARCHIVE_SUFFIXES
-from imgcls.engine import Engine, Floats
+from imgcls.engine import Engine, Floats, verdicts
 from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge
 
 Read = Callable[[], bytes]
@@ -145,8 +145,8 @@ def _answer(
     table = np.full((len(paths), len(card.labels)), np.nan, np.float32)
     if good:
         rows = engine.probabilities(np.stack(pictures))
-        verdicts = card.verdicts(rows, threshold).tolist()
-        for i, row, verdict in zip(good, rows, verdicts, strict=True):
+        chosen = verdicts(card, rows, threshold).tolist()
+        for i, row, verdict in zip(good, rows, chosen, strict=True):
             labels[i], probability[i] = card.labels[verdict], round(float(row[verdict]), 6)
         if top_k is not None and top_k < rows.shape[1]:
             dropped = np.argsort(-rows, axis=1, kind="stable")[:, top_k:]

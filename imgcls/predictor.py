@@ -19,7 +19,7 @@ import numpy as np
 from imgcls import images
 from imgcls.batcher import Batcher
 from imgcls.card import ModelCard
-from imgcls.engine import Engine, Floats, gate
+from imgcls.engine import Engine, Floats, gate, verdicts
 from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel
 from imgcls.registry import Registry, Stamp
 from imgcls.settings import Settings, get_settings
@@ -237,7 +237,7 @@ def render(
     card: ModelCard, row: Floats, *, top_k: int | None = None, threshold: float | None = None
 ) -> dict[str, Any]:
     """One `Prediction` from the probabilities `float32 [C]` of one image."""
-    verdict = int(card.verdicts(row, threshold))
+    verdict = int(verdicts(card, row, threshold))
     shown = np.argsort(-row, kind="stable")[:top_k]
     return {
         "label": card.labels[verdict],
