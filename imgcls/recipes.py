@@ -24,7 +24,8 @@ class Augment(_Config):
     """Random changes drawn anew for every image and epoch (torchvision v2)."""
 
     crop: float = Field(default=0.0, ge=0, le=0.9)
-    """Largest share of the side that a random crop may cut away; 0 is off."""
+    """Largest share of the side that a random crop cuts away at an edge; the picture, mirrored,
+    fills the other edge, so that its scale stays. 0 is off."""
     rotation: float = Field(default=0.0, ge=0, le=180)
     """Largest rotation either way, in degrees."""
     horizontal_flip: bool = True
@@ -74,9 +75,9 @@ class Cnn(_Training):
     image_size: ImageSize | None = None
     """Side in pixels; None takes the data's own median side, at most 128."""
     augment: Augment | None = None
-    """None chooses by the data: photos are cropped (up to 0.2) and flipped left to right; grey
-    images and those under 16 px, symbols more often than not, are cropped (up to 0.1) and turned
-    by up to 8 degrees, and never flipped."""
+    """None chooses by the data: photos are shifted (crop 0.125), flipped left to right, and half
+    of the batches mixed (cutmix 0.5); grey images and those under 16 px, symbols more often than
+    not, are shifted (crop 0.1), turned by up to 8 degrees, and never flipped."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """In the first four blocks."""
     dense_dropout: float = Field(default=0.3, ge=0, lt=1)
@@ -90,9 +91,9 @@ class Cnn(_Training):
     """Share of the probability that is spread over all classes in the training loss."""
     class_weights: bool = True
     """Weigh the loss by inverse class frequency, so that rare classes count."""
-    patience: int = Field(default=10, ge=0)
+    patience: int = Field(default=15, ge=0)
     """Epochs without a better validation loss before training stops; 0 never stops early."""
-    epochs: int = Field(default=40, ge=1, le=10_000)
+    epochs: int = Field(default=60, ge=1, le=10_000)
     batch_size: int = Field(default=64, ge=1, le=65_536)
     lr: float = Field(default=0.004, gt=0, le=100)
 

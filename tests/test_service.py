@@ -3,6 +3,8 @@
 import concurrent.futures
 import contextlib
 import json
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -293,11 +295,14 @@ def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client
 
 
 def test_bentomls_own_client_can_call_it(server: Server, active: str, tmp_path: Path) -> None:
-    import bentoml
-
     picture = tmp_path / "a.jpg"
     picture.write_bytes(jpeg("green"))
-    with bentoml.SyncHTTPClient(server.url) as client:
-        answer = client.predict(images=[picture], top_k=1)
-        assert answer["predictions"][0]["label"] == "green"
-        assert client.list()["active"] == active
+    # In a process of its own: that client leaves its temporary folder to the garbage collector.
+    code = f"""
+import bentoml
+with bentoml.SyncHTTPClient({server.url!r}) as client:
+    print(client.predict(images=[{str(picture)!r}], top_k=1)["predictions"][0]["label"])
+    print(client.list()["active"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["green", active], done.stderr

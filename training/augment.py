@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode, v2
 from imgcls.recipes import Augment
 from training.loader import Pixels
 
-GROUP = 8
+GROUP = 4
 """Images that share one draw of crop, rotation and perspective."""
 
 
@@ -27,13 +27,14 @@ def default_for(pixels: Pixels) -> Augment:
     """What `augment: null` means for training images `uint8 [n, H, W, 3]`.
 
     Grey images and images under 16 px are digits, letters, scans more often than not: they are
-    shifted, scaled and turned a little, and never flipped. Others are flipped left to right too.
+    shifted and turned a little, and never flipped. Others are shifted, flipped left to right,
+    and mixed in half of the batches.
     """
     sample = pixels[:: max(1, len(pixels) // _LOOKED_AT)]
     grey = bool((sample == sample[..., :1]).all())
     if grey or min(pixels.shape[1:3]) < TINY_SIDE:
         return Augment(crop=0.1, rotation=8, horizontal_flip=False)
-    return Augment(crop=0.2, rotation=0, horizontal_flip=True)
+    return Augment(crop=0.125, horizontal_flip=True, cutmix=0.5)
 
 
 def does_anything(config: Augment) -> bool:
@@ -58,10 +59,10 @@ class Augmenter:
         if config.perspective > 0:
             steps.append(v2.RandomPerspective(config.perspective, p=0.5, interpolation=bilinear))
         if config.crop > 0:
-            kept = 1 - config.crop
-            steps.append(
-                v2.RandomResizedCrop(size, scale=(kept**2, 1.0), ratio=(0.9, 1.1), antialias=True)
-            )
+            # A shift keeps the scale and sharpness that images have when the model is used; a
+            # random crop resized to the same size does not, and cost 3 points on 32 px photos.
+            rows, columns = (max(1, round(config.crop * side)) for side in size)
+            steps.append(v2.RandomCrop(size, [columns, rows], padding_mode="reflect"))
         self._geometry = v2.Compose(steps) if steps else None
         self._flip = config.horizontal_flip
         self._cutmix = v2.CutMix(num_classes=classes) if config.cutmix > 0 else None

@@ -19,8 +19,8 @@ CHANNELS = (8, 16, 32, 64, 96, 128)
 """Channels of the six blocks of the cartoon-characters network, at width 1."""
 DROPOUT_BLOCKS = 4
 """The first blocks, which carry dropout."""
-_SMALLEST_SIDE = 2
-"""Feature maps are pooled down to this side and no further."""
+_SMALLEST_SIDE = 3
+"""Feature maps are pooled down to this side and no further: 224 px pooled six times gives 3."""
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -128,9 +128,9 @@ def cnn(
 
 
 def pooled_blocks(size: int) -> set[int]:
-    """Which of the six blocks pool, spread evenly: all six from 128 px, four at 32, two at 8.
+    """Which of the six blocks pool, spread evenly: all six from 192 px, three at 32, one at 8.
 
-    The last feature map then measures 2 or 3 pixels a side (more only above 255 px).
+    The last feature map then measures 3 to 5 pixels a side (more only above 383 px).
     """
     count = min(len(CHANNELS), int(math.log2(size / _SMALLEST_SIDE)))
     return {i * len(CHANNELS) // count for i in range(count)}

@@ -123,6 +123,8 @@ def test_a_stopped_train_stops_its_job(photos: Path, sign: signal.Signals) -> No
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        # A shell that runs the tests in the background has its children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (jobs := Jobs().all()) and time.monotonic() < deadline:
