@@ -129,6 +129,6 @@ class GoldenSet(_Frozen):
     """`golden/golden.json`: 8 to 16 images replayed whenever a model is loaded."""
 
     schema_version: int = 1
-    tolerance: float = 1e-3
+    tolerance: float = Field(default=1e-3, ge=0, le=1e-2)
     """Largest absolute difference allowed on another machine or provider."""
     images: list[Golden]

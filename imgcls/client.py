@@ -97,6 +97,8 @@ class Client:
         `BadImage`; among several, its place carries `error` and `code`.
         """
         batch = [images] if isinstance(images, str | bytes | os.PathLike) else list(images)
+        if not batch:
+            raise BadArgument("Give at least one image.")
         files = [("images", _part(image, index)) for index, image in enumerate(batch)]
         form = {"model": model, "top_k": top_k, "threshold": threshold}
         return self._form("/predict", PredictResponse, form, files)

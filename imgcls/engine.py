@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from pydantic import ValidationError
 
 from imgcls import images
 from imgcls.card import GOLDEN_DIR, GOLDEN_FILE, GRAPH_FILE, GoldenSet, ModelCard
@@ -96,16 +95,17 @@ class Engine:
                 images.load((golden_dir / golden.file).read_bytes(), self.card.preprocessing)
                 for golden in goldens.images
             ]
-        except (OSError, ValidationError, BadImage) as err:
+            expected = np.array([golden.probabilities for golden in goldens.images], np.float32)
+        except (OSError, ValueError, BadImage) as err:
             raise GateFailed(f"The golden images of {tag} cannot be replayed: {err}") from err
         if not pixels:
             raise GateFailed(f"{tag} has no golden images, so it cannot be checked.")
-        expected = np.array([golden.probabilities for golden in goldens.images], np.float32)
         try:
             got = self.probabilities(np.stack(pixels))
         except Exception as err:  # ONNX Runtime's own exceptions share no base class
             raise GateFailed(f"{tag} failed on its golden images: {err}") from err
-        if got.shape != expected.shape or not np.isfinite(got).all():
+        shape = (len(pixels), len(self.card.labels))
+        if not got.shape == expected.shape == shape or not np.isfinite(got).all():
             raise GateFailed(f"{tag} gives other outputs for its golden images than it should.")
         if (difference := float(np.abs(got - expected).max())) > goldens.tolerance:
             raise GateFailed(
@@ -135,7 +135,12 @@ def gate(folder: Path, *, threads: int | None = None, batch: int = 1) -> Engine:
     """
     engine = Engine.load(folder, threads=threads)
     engine.replay_goldens()
-    engine.warm_up(batch)
+    try:
+        engine.warm_up(batch)
+    except Exception as err:  # ONNX Runtime's own exceptions share no base class
+        raise GateFailed(
+            f"{engine.card.tag} cannot run a batch of {batch} images here: {err}"
+        ) from err
     return engine
 
 

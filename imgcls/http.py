@@ -22,7 +22,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from imgcls.errors import BadArgument, ImgclsError, TooLarge, UnsupportedMediaType
@@ -61,6 +61,8 @@ class JsonRequest(IODescriptor):  # type: ignore[misc]
             return Refused(refused=_bad_argument(err))
         except ImgclsError as err:
             return Refused(refused=err)
+        except ClientDisconnect:
+            return Refused(refused=BadArgument("The request ended before it was whole."))
 
 
 class FormRequest(IODescriptor):  # type: ignore[misc]
@@ -86,6 +88,8 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
             return Refused(refused=_bad_argument(err))
         except ImgclsError as err:
             return Refused(refused=err)
+        except ClientDisconnect:
+            return Refused(refused=BadArgument("The request ended before it was whole."))
 
     @classmethod
     def _from_form(cls, form: FormData) -> Self:
@@ -184,7 +188,8 @@ def json_response(result: Any, status: int = 200) -> Response:
     if isinstance(result, BaseModel):
         body = result.model_dump_json()
     else:
-        body = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+        body = text.encode("utf-8", "backslashreplace")  # input may hold lone surrogates
     return Response(body, status, media_type="application/json")
 
 
@@ -231,8 +236,8 @@ async def _read_form(request: Request, max_mb: int) -> FormData:
 
 def _bad_argument(err: ValidationError) -> BadArgument:
     faults = [
-        f"`{'.'.join(map(str, fault['loc'])) or 'body'}`: {fault['msg']}"
-        for fault in err.errors(include_url=False, include_input=False, include_context=False)
+        f"`{'.'.join(map(str, fault['loc']))[:80] or 'body'}`: {fault['msg']}"
+        for fault in err.errors(include_url=False, include_input=False, include_context=False)[:10]
     ]
     return BadArgument("The request is not valid: " + "; ".join(faults), detail=faults)
 

@@ -222,8 +222,7 @@ def _check_pixels(width: int, height: int, max_pixels: int | None) -> None:
 def _to_rgb(image: Image.Image) -> npt.NDArray[Any]:
     if image.mode.startswith("I;16") or image.mode == "I":
         # 16-bit grey; Pillow's own conversion clips to 255 instead of scaling.
-        wide = np.asarray(image).astype(np.int64)
-        return _grey((wide.clip(0, 65_535) >> 8).astype(np.uint8))
+        return _grey((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
     if image.mode == "F":
         # Floating point by convention: 0 to 1, or 0 to 255.
         real = np.nan_to_num(np.asarray(image))

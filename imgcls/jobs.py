@@ -17,6 +17,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -36,6 +37,9 @@ from imgcls.settings import get_settings
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
+_JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
+MAX_TIME_LIMIT = 30 * 86_400.0
+"""Seconds; what a timer can hold, and longer than anybody waits."""
 _POLL = 0.2
 _KILL_AFTER = 5.0
 """Seconds between asking a process to stop and killing it."""
@@ -49,7 +53,7 @@ class JobRequest(BaseModel):
     recipe: dict[str, Any]
     name: str
     """The model's name in the store."""
-    time_limit: float | None = Field(default=None, gt=0)
+    time_limit: float | None = Field(default=None, gt=0, le=MAX_TIME_LIMIT)
     """Seconds that the training may take once its turn has come."""
     baseline: bool = False
     seed: int = 0
@@ -128,7 +132,7 @@ class Jobs:
                 "This installation serves but cannot train: install imgcls[train] beside it."
             )
         limit = get_settings().max_jobs
-        if sum(not job.over for job in self.all()) >= limit:
+        if sum(_is_locked(folder / "lock") for folder in self._folders()) >= limit:
             raise Busy(f"{limit} jobs wait or run already; cancel one or try again later.")
         job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
         folder = self.root / job_id
@@ -232,9 +236,8 @@ class Jobs:
 
     def _folder(self, job_id: str) -> Path:
         folder = self.root / job_id
-        plain = job_id.replace("-", "").isalnum() and job_id.isascii()
-        if not plain or not (folder / "request.json").is_file():
-            raise JobNotFound(f"There is no job {job_id[:80]!r}; /jobs lists them.")
+        if not _JOB_ID.fullmatch(job_id) or not (folder / "request.json").is_file():
+            raise JobNotFound(f"There is no job {job_id[:80]!r}; list the jobs first.")
         return folder
 
 
@@ -375,7 +378,7 @@ def _created(job_id: str) -> datetime:
     try:
         return datetime.strptime(job_id[:22], "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC)
     except ValueError:
-        raise JobNotFound(f"There is no job {job_id!r}; /jobs lists them.") from None
+        raise JobNotFound(f"There is no job {job_id[:80]!r}; list the jobs first.") from None
 
 
 def _tail(path: Path, size: int) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,9 +18,9 @@ import numpy as np
 
 from imgcls import images
 from imgcls.batcher import Batcher
-from imgcls.card import ModelCard
+from imgcls.card import ModelCard, Preprocessing
 from imgcls.engine import Engine, Floats, gate, verdicts
-from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel
+from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel, Overloaded
 from imgcls.registry import Registry, Stamp
 from imgcls.settings import Settings, get_settings
 
@@ -43,10 +43,11 @@ class Predictor:
         self._load_thread = ThreadPoolExecutor(1, "load")
         self._active: Batcher | None = None
         self._stamp: Stamp = None
-        self._fault: ImgclsError | None = None
+        self._fault: Exception | None = None
         self._switching = asyncio.Lock()
         self._others: OrderedDict[str, asyncio.Task[Batcher]] = OrderedDict()
         self._follower: asyncio.Task[None] | None = None
+        self._admitted = 0
 
     # Life.
 
@@ -64,6 +65,24 @@ class Predictor:
             threads.shutdown(wait=False, cancel_futures=True)
 
     # Predictions.
+
+    @contextlib.contextmanager
+    def admitted(self, count: int) -> Iterator[None]:
+        """Hold places for `count` images from before they are read until they are answered.
+
+        Raises `Overloaded` where too many are under way, so that neither memory nor the decoders
+        fill up with what could only be answered too late.
+        """
+        limit = self._settings.max_queue
+        if count > limit:
+            raise BadArgument(f"One request may carry {limit} images; send {count} in several.")
+        if self._admitted + count > limit:
+            raise Overloaded(f"{self._admitted} images wait already; try again in a moment.")
+        self._admitted += count
+        try:
+            yield
+        finally:
+            self._admitted -= count
 
     async def predict(
         self,
@@ -108,7 +127,7 @@ class Predictor:
             pixels = images.load(file, preprocessing)
         else:
             pixels = await asyncio.get_running_loop().run_in_executor(
-                self._decode_threads, images.load, file, preprocessing
+                self._decode_threads, _decode, file, preprocessing, deadline
             )
         return await batcher.submit(pixels, deadline=deadline)
 
@@ -145,7 +164,7 @@ class Predictor:
         if self._stamp != self.registry.stamp() and (self._active is None or not self._pointed()):
             await self._refresh()
         if self._active is None:
-            why = f" ({self._fault.message})" if self._fault else ""
+            why = f" ({self._fault})" if self._fault else ""
             raise NoActiveModel(
                 f"No model is active{why}: train one with /fit, then make it active with /set; "
                 "/list shows those there are."
@@ -187,8 +206,11 @@ class Predictor:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._settings.poll_ms / 1000)
-            if self._stamp != self.registry.stamp():
-                await self._refresh()
+            try:
+                if self._stamp != self.registry.stamp():
+                    await self._refresh()
+            except Exception:  # whatever it was, a later look may succeed
+                logger.exception("The active model could not be followed")
 
     async def _refresh(self) -> None:
         """Load whatever the pointer names now; a model that fails its gate changes nothing."""
@@ -202,7 +224,7 @@ class Predictor:
                     self._active = None
                 elif self._active is None or self._active.engine.card.tag != tag:
                     self._active = self._new_batcher(await self._gate(tag))
-            except ImgclsError as err:
+            except (ImgclsError, OSError) as err:
                 logger.error("The active model was not loaded: %s", err)
                 self._fault = err
             else:
@@ -217,8 +239,8 @@ class Predictor:
         )
 
     def _switch(self, engine: Engine | None) -> None:
+        # The stamp is left to the follower: another worker may have moved the pointer since.
         self._active = self._new_batcher(engine) if engine else None
-        self._stamp = self.registry.stamp()
 
     def _new_batcher(self, engine: Engine) -> Batcher:
         settings = self._settings
@@ -244,6 +266,12 @@ def render(
         "probability": round(float(row[verdict]), 6),
         "probabilities": {card.labels[i]: round(float(row[i]), 6) for i in shown},
     }
+
+
+def _decode(file: bytes, preprocessing: Preprocessing, deadline: float) -> images.Pixels:
+    if time.monotonic() > deadline:
+        raise Overloaded("The request waited longer than its deadline; try again later.")
+    return images.load(file, preprocessing)
 
 
 def _is_small(file: bytes) -> bool:

@@ -17,21 +17,26 @@ ImageSize = Annotated[int, Field(ge=8, le=1024)]
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Augment(_Config):
-    """Random changes drawn anew for every image and epoch (torchvision v2)."""
+    """Random changes drawn anew for every image and epoch (torchvision v2).
 
-    crop: float = Field(default=0.0, ge=0, le=0.9)
-    """Largest share of the side that a random crop cuts away at an edge; the picture, mirrored,
-    fills the other edge, so that its scale stays. 0 is off."""
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    """Largest rotation either way, in degrees."""
-    horizontal_flip: bool = True
-    perspective: float = Field(default=0.0, ge=0, le=1)
+    What is left null is chosen by the data: photos are shifted (crop 0.125), flipped left to right,
+    and in half of the batches mixed (cutmix 0.5); grey images and those under 16 px, symbols more
+    often than not, are shifted (crop 0.1) and turned by up to 8 degrees, and never flipped.
+    """
+
+    crop: float | None = Field(default=None, ge=0, le=0.9)
+    """Largest shift either way as a share of the side, by padding with reflection and cropping back
+    to the size; 0 is off."""
+    rotation: float | None = Field(default=None, ge=0, le=180)
+    """Largest rotation either way, in degrees; 0 is off."""
+    horizontal_flip: bool | None = None
+    perspective: float | None = Field(default=None, ge=0, le=1)
     """Strength of the perspective distortion; 0 is off."""
-    cutmix: float = Field(default=0.0, ge=0, le=1)
+    cutmix: float | None = Field(default=None, ge=0, le=1)
     """Share of the batches in which a box of each image is replaced by another image's, and the
     label shared out by area (CutMix, Yun et al. 2019); 0 is off."""
 
@@ -74,10 +79,7 @@ class Cnn(_Training):
     kind: Literal["cnn"] = "cnn"
     image_size: ImageSize | None = None
     """Side in pixels; None takes the data's own median side, at most 128."""
-    augment: Augment | None = None
-    """None chooses by the data: photos are shifted (crop 0.125), flipped left to right, and half
-    of the batches mixed (cutmix 0.5); grey images and those under 16 px, symbols more often than
-    not, are shifted (crop 0.1), turned by up to 8 degrees, and never flipped."""
+    augment: Augment = Augment()
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """In the first four blocks."""
     dense_dropout: float = Field(default=0.3, ge=0, lt=1)
@@ -104,10 +106,13 @@ _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminato
 RECIPES: dict[str, type[LinearProbe] | type[Cnn]] = {"cnn": Cnn, "linear-probe": LinearProbe}
 """Every recipe by name; the first is the default, since it needs nothing to be downloaded."""
 DEFAULT_RECIPE = "cnn"
+_MAX_OVERRIDES = 100
 
 
 def parse_recipe(config: dict[str, Any]) -> Recipe:
     """A recipe from a whole configuration; `kind` names it. Raises `BadRecipe`."""
+    if config.get("kind") not in RECIPES:
+        raise BadRecipe(f"A recipe needs a `kind`, one of: {', '.join(RECIPES)}.")
     try:
         return _ADAPTER.validate_python(config)
     except ValidationError as err:
@@ -115,7 +120,7 @@ def parse_recipe(config: dict[str, Any]) -> Recipe:
             ".".join(str(part) for part in fault["loc"] if part not in RECIPES)
             + ": "
             + fault["msg"]
-            for fault in err.errors(include_url=False, include_input=False)
+            for fault in err.errors(include_url=False, include_input=False)[:10]
         ]
         raise BadRecipe("The recipe is not valid: " + "; ".join(faults), detail=faults) from err
 
@@ -134,7 +139,11 @@ def load_recipe(
         config: dict[str, Any] = {"kind": source}
     else:
         config = dict(source)
+    if len(overrides or {}) > _MAX_OVERRIDES:
+        raise BadRecipe(f"At most {_MAX_OVERRIDES} overrides are taken; give a whole recipe.")
     for key, value in (overrides or {}).items():
+        if key.count(".") > 1:
+            raise BadRecipe(f"There is no setting {key[:80]!r}; `imgcls recipes NAME` shows all.")
         node = config
         *parents, leaf = key.split(".")
         for parent in parents:
@@ -149,7 +158,7 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file (`kind: cnn`, then any fields). Raises `BadRecipe`."""
     try:
         loaded = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as err:
         raise BadRecipe(f"The recipe file {path} cannot be read: {err}") from err
     if not isinstance(loaded, dict):
         raise BadRecipe(f"The recipe file {path} must hold a mapping such as `kind: cnn`.")
@@ -163,7 +172,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise BadRecipe(f"An override is written key=value, for example lr=0.01; got {text!r}.")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as err:
+    except (yaml.YAMLError, ValueError, RecursionError) as err:
         raise BadRecipe(f"The value of {key!r} cannot be read: {err}") from err
 
 

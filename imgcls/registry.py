@@ -6,6 +6,7 @@ one, so that no reader meets half a model. Whether a model may become active is 
 `point`.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -114,7 +115,8 @@ class Registry:
             check_name(name)
         removed = []
         for card in self.cards(name):
-            if not card.baseline and card.tag != self.active():
+            # Another process may have removed or activated it meanwhile.
+            with contextlib.suppress(ModelNotFound, ModelInUse):
                 removed.append(self.remove(card.tag))
         return removed
 
@@ -126,7 +128,8 @@ class Registry:
         from bentoml._internal.models import ModelStore
 
         model = ModelStore(self.store).get(self.get(tag).tag)
-        return Path(model.export(str(target)))
+        # BentoML takes relative paths from the root of the file system.
+        return Path(model.export(os.path.abspath(os.path.expanduser(target))))
 
     def import_(self, source: Path) -> str:
         """Take a file that `export` wrote. The model passes the same gate as any other.
@@ -137,6 +140,9 @@ class Registry:
 
         from imgcls.engine import gate
 
+        source = Path(os.path.abspath(os.path.expanduser(source)))
+        if not source.is_file():
+            raise BadModel(f"There is no file {source}; give one that `export` wrote.")
         try:
             model = Model.import_from(str(source))
         except Exception as err:  # BentoML passes on whatever its archive readers raise
@@ -189,6 +195,7 @@ class Registry:
     def step_back(self, tag: str) -> None:
         """Make `tag`, from `before()`, active again and forget those after it."""
         with locked(self.home / "registry.lock"):
+            self.folder(tag)
             pointer = self._read_pointer()
             if tag not in pointer.previous:
                 raise Conflict(f"{tag} was not active before; use set.")

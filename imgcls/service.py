@@ -7,6 +7,7 @@ Served by `bentoml serve` from the checkout's `service.py`, or from anywhere as
 import asyncio
 import gc
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -43,7 +44,7 @@ from imgcls.http import (
     json_response,
     lean,
 )
-from imgcls.jobs import Job, JobRequest, Jobs
+from imgcls.jobs import MAX_TIME_LIMIT, Job, JobRequest, Jobs
 from imgcls.openapi import document
 from imgcls.predictor import Predictor
 from imgcls.recipes import DEFAULT_RECIPE, LinearProbe, Recipe, load_recipe
@@ -101,7 +102,9 @@ class FitRequest(JsonRequest):
         DEFAULT_RECIPE, description="A recipe's name, or a whole configuration with its `kind`."
     )
     overrides: dict[str, Any] = Field({}, examples=[{"epochs": 20, "augment.rotation": 10}])
-    time_limit: float | None = Field(None, gt=0, description="Seconds; past them the job fails.")
+    time_limit: float | None = Field(
+        None, gt=0, le=MAX_TIME_LIMIT, description="Seconds; past them the job fails."
+    )
     wait: bool = Field(False, description="Answer when the job is over, with the model's card.")
     baseline: bool = Field(False, description="Protect the model from removal.")
     seed: int = Field(0, ge=0, description="Seed of the splits.")
@@ -174,8 +177,11 @@ class ImageClassifier:
         threshold: float | None = None,
     ) -> dict[str, Any]:
         """Classify one or more images with the active model, or with `model`."""
-        files = [await image.read() for image in images]
-        return await self.predictor.predict(files, model=model, top_k=top_k, threshold=threshold)
+        with self.predictor.admitted(len(images)):
+            files = [await image.read() for image in images]
+            return await self.predictor.predict(
+                files, model=model, top_k=top_k, threshold=threshold
+            )
 
     # Data.
 
@@ -329,7 +335,8 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
     """Over HTTP, weights come from the folder kept for them, not from any path on the server."""
     if isinstance(recipe, LinearProbe) and recipe.weights not in ("imagenet", "none"):
         folder = (get_settings().home / "weights").resolve()
-        path = (folder / recipe.weights).resolve()
+        plain = re.fullmatch(r"[A-Za-z0-9._-]{1,200}", recipe.weights)
+        path = (folder / recipe.weights).resolve() if plain else folder
         if folder not in path.parents or not path.is_file():
             raise BadRecipe(
                 "`weights` must be `imagenet`, `none`, or the name of a file that lies in the "

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 def bentoml_home() -> Path:
     """BentoML's home, found as BentoML finds it (`BENTOML_HOME`, else `~/bentoml`)."""
-    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").expanduser()
+    return Path(os.path.expanduser(os.environ.get("BENTOML_HOME") or "~/bentoml"))
 
 
 class Settings(BaseSettings):
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, gt=0)
     max_batch: int = Field(default=32, gt=0)
     max_queue: int = Field(default=1024, gt=0)
-    """Images that may wait for one model in one worker; more are refused with 503."""
+    """Images that may be under way in one worker; more are refused with 503."""
     deadline_ms: int = Field(default=30_000, gt=0)
     """A request that could not be answered by then gets 503."""
     max_loaded_models: int = Field(default=4, gt=0)

@@ -14,6 +14,7 @@ from imgcls.errors import (
     GateFailed,
     ModelNotFound,
     NoActiveModel,
+    Overloaded,
 )
 from imgcls.predictor import Predictor
 from imgcls.registry import Registry
@@ -174,6 +175,61 @@ def test_a_pointer_to_a_broken_model_keeps_the_old_one(registry: Registry, tmp_p
         registry.point(b)
         await asyncio.sleep(0.6)
         assert await label(predictor, "red") == "red"
+
+    run(registry, check)
+
+
+def test_a_set_by_another_worker_in_between_is_not_lost(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+
+    async def check(predictor: Predictor) -> None:
+        point = registry.point
+
+        def and_then_another(tag: str) -> None:
+            point(tag)
+            point(b)
+
+        monkeypatch.setattr(registry, "point", and_then_another)
+        await predictor.set(a)
+        await asyncio.sleep(1)
+        assert await label(predictor, "red") == "green"
+
+    run(registry, check)
+
+
+def test_following_survives_any_failure(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+    registry.point(a)
+
+    async def check(predictor: Predictor) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr("imgcls.predictor.gate", lambda *_, **__: 1 / 0)
+            registry.point(b)
+            await asyncio.sleep(0.5)
+            assert await label(predictor, "red") == "red"
+        await asyncio.sleep(1)
+        assert await label(predictor, "red") == "green"
+
+    run(registry, check)
+
+
+def test_too_many_images_under_way_are_refused(registry: Registry, tmp_path: Path) -> None:
+    registry.point(tiny_model(tmp_path / "a", registry))
+
+    async def check(predictor: Predictor) -> None:
+        with predictor.admitted(1000):
+            with pytest.raises(Overloaded), predictor.admitted(25):
+                pass
+            with predictor.admitted(24):
+                pass
+        with pytest.raises(BadArgument), predictor.admitted(1025):
+            pass
 
     run(registry, check)
 

@@ -169,6 +169,37 @@ def test_export_and_import_round_trip(registry: Registry, tmp_path: Path) -> Non
         registry.import_(tmp_path / "text.bentomodel")
 
 
+def test_relative_paths_lie_in_the_current_folder(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = tiny_model(tmp_path / "a", registry, "pets")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    file = registry.export(tag, Path("."))
+    assert file.parent == tmp_path / "here"
+    registry.remove(tag)
+    assert registry.import_(Path(file.name)) == tag
+    with pytest.raises(BadModel, match="no file"):
+        registry.import_(Path("nothing.bentomodel"))
+
+
+def test_rollback_never_names_a_model_that_is_gone(registry: Registry, tmp_path: Path) -> None:
+    a, b = (tiny_model(tmp_path / str(n), registry) for n in range(2))
+    registry.point(a)
+    registry.point(b)
+    registry.remove(a)
+    with pytest.raises(ModelNotFound):
+        registry.step_back(a)
+    assert registry.active() == b
+
+
+def test_the_gate_refuses_a_card_that_does_not_fit(registry: Registry, tmp_path: Path) -> None:
+    tag = tiny_model(tmp_path / "a", registry)
+    registry.get(tag).model_copy(update={"labels": ["red", "green"]}).save(registry.folder(tag))
+    with pytest.raises(GateFailed):
+        gate(registry.folder(tag))
+
+
 def test_the_gate_refuses_a_tampered_graph(registry: Registry, tmp_path: Path) -> None:
     tag = tiny_model(tmp_path / "a", registry)
     other = tiny_model(tmp_path / "b", registry, bias=(0.0, 9.0, 0.0))

@@ -90,6 +90,7 @@ def test_good_clients_see_no_error_while_one_sends_garbage(server: Server, activ
 
 FORM = "multipart/form-data"
 ANY_FILE = {"kind": "linear-probe", "weights": "/etc/passwd"}
+NUL_FILE, LONG_FILE = ANY_FILE | {"weights": "a\0b"}, ANY_FILE | {"weights": "a" * 5000}
 REFUSALS = [
     ("/predict", {"data": {"images": "http://127.0.0.1:1/x.jpg"}}, 415),
     ("/predict", {"files": [("images", (None, "http://127.0.0.1:1/x.jpg"))]}, 400),
@@ -120,6 +121,12 @@ REFUSALS = [
     ("/fit", {"json": {"dataset": "x", "name": "x", "overrides": {"learning": 1}}}, 400),
     ("/fit", {"json": {"dataset": "x", "name": "x", "time_limit": -1}}, 400),
     ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": ANY_FILE}}, 400),
+    ("/job", {"json": {"id": "a" * 300}}, 404),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": NUL_FILE}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": LONG_FILE}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "overrides": {"a." * 3000: 1}}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": {"epochs": 3}}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "time_limit": 1e10}}, 400),
     ("/upload", {"files": {"archive": ("../../x.zip", b"no zip")}, "data": {"name": "x"}}, 400),
     ("/upload", {"files": {"archive": ("x.zip", b"no zip")}, "data": {"name": "../x"}}, 400),
     ("/upload", {"files": {"archive": ("x.zip", b"no zip")}}, 400),

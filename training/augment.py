@@ -21,32 +21,23 @@ TINY_SIDE = 16
 """Images below this side (in pixels) are taken for symbols, which no flip leaves as they are."""
 _LOOKED_AT = 500
 """Images looked at to tell grey from colour."""
+PHOTOS = Augment(crop=0.125, rotation=0, horizontal_flip=True, perspective=0, cutmix=0.5)
+SYMBOLS = Augment(crop=0.1, rotation=8, horizontal_flip=False, perspective=0, cutmix=0)
 
 
-def default_for(pixels: Pixels) -> Augment:
-    """What `augment: null` means for training images `uint8 [n, H, W, 3]`.
-
-    Grey images and images under 16 px are digits, letters, scans more often than not: they are
-    shifted and turned a little, and never flipped. Others are shifted, flipped left to right,
-    and mixed in half of the batches.
-    """
+def resolve(config: Augment, pixels: Pixels) -> Augment:
+    """`config` with what it leaves null chosen by the training images `uint8 [n, H, W, 3]`."""
     sample = pixels[:: max(1, len(pixels) // _LOOKED_AT)]
     grey = bool((sample == sample[..., :1]).all())
-    if grey or min(pixels.shape[1:3]) < TINY_SIDE:
-        return Augment(crop=0.1, rotation=8, horizontal_flip=False)
-    return Augment(crop=0.125, horizontal_flip=True, cutmix=0.5)
-
-
-def does_anything(config: Augment) -> bool:
-    """Whether any change is switched on."""
-    return config != Augment(horizontal_flip=False)
+    chosen = SYMBOLS if grey or min(pixels.shape[1:3]) < TINY_SIDE else PHOTOS
+    return chosen.model_copy(update=config.model_dump(exclude_none=True))
 
 
 class Augmenter:
     """Callable on images `uint8 [n, H, W, 3]` and targets `int64 [n]` of a batch.
 
     Gives images of the same shape and type, and the targets: as they were, or where the batch was
-    mixed as shares `float32 [n, classes]`.
+    mixed as shares `float32 [n, classes]`. What the config leaves null is off.
 
     Draws come from torch's global generator: seed that and the changes repeat.
     """
@@ -54,19 +45,19 @@ class Augmenter:
     def __init__(self, config: Augment, size: tuple[int, int], classes: int) -> None:
         bilinear = InterpolationMode.BILINEAR
         steps: list[v2.Transform] = []
-        if config.rotation > 0:
+        if config.rotation:
             steps.append(v2.RandomRotation([-config.rotation, config.rotation], bilinear))
-        if config.perspective > 0:
+        if config.perspective:
             steps.append(v2.RandomPerspective(config.perspective, p=0.5, interpolation=bilinear))
-        if config.crop > 0:
+        if config.crop:
             # A shift keeps the scale and sharpness that images have when the model is used; a
             # random crop resized to the same size does not, and cost 3 points on 32 px photos.
             rows, columns = (max(1, round(config.crop * side)) for side in size)
             steps.append(v2.RandomCrop(size, [columns, rows], padding_mode="reflect"))
         self._geometry = v2.Compose(steps) if steps else None
         self._flip = config.horizontal_flip
-        self._cutmix = v2.CutMix(num_classes=classes) if config.cutmix > 0 else None
-        self._cutmix_share = config.cutmix
+        self._cutmix = v2.CutMix(num_classes=classes) if config.cutmix else None
+        self._cutmix_share = config.cutmix or 0.0
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self._geometry is not None:

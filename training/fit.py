@@ -50,11 +50,9 @@ def fit_cnn(dataset: Dataset, recipe: Cnn, emit: OnEvent) -> Fitted:
         report = throttled(emit, "loading", at=done / total, share=len(part) / total)
         pixels[split] = load_pixels(dataset, part, preprocessing, progress=report)
         done += len(part)
-    chosen = recipe.augment or augment.default_for(pixels["train"])
     classes = len(dataset.labels)
-    changes = None
-    if augment.does_anything(chosen):
-        changes = augment.Augmenter(chosen, (size, size), classes)
+    chosen = augment.resolve(recipe.augment, pixels["train"])
+    changes = augment.Augmenter(chosen, (size, size), classes)
     network = networks.cnn(
         size,
         classes,

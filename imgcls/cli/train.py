@@ -1,6 +1,7 @@
 """`imgcls train` and `imgcls recipes`: the same road as the service's `/fit`."""
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,7 +136,7 @@ def choose_recipe(name: str | None, config: Path | None, changes: list[str]) -> 
     source = read_recipe_file(config) if config is not None else name or DEFAULT_RECIPE
     recipe = load_recipe(source, dict(parse_override(change) for change in changes))
     if isinstance(recipe, LinearProbe) and recipe.weights not in ("imagenet", "none"):
-        weights = Path(recipe.weights).expanduser().resolve()
+        weights = Path(os.path.abspath(os.path.expanduser(recipe.weights)))
         if not weights.is_file():
             raise BadRecipe(
                 f"There is no weights file {weights}; give `weights` as imagenet, none, or the "

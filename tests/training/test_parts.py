@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from imgcls.errors import TrainingFailed
 from imgcls.recipes import Augment, Cnn, LinearProbe
-from training.augment import Augmenter, default_for
+from training.augment import Augmenter, resolve
 from training.evaluate import measure
 from training.linear import fit_head
 from training.loop import class_weights, fit
@@ -94,9 +94,16 @@ def test_grey_and_tiny_images_are_never_flipped_and_photos_are() -> None:
     noise = np.random.default_rng(0)
     colour = noise.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     grey = np.repeat(colour[..., :1], 3, axis=3)
-    assert default_for(colour).horizontal_flip
-    assert not default_for(grey).horizontal_flip
-    assert not default_for(colour[:, :8, :8]).horizontal_flip
+    assert resolve(Augment(), colour).horizontal_flip
+    assert not resolve(Augment(), grey).horizontal_flip
+    assert not resolve(Augment(), colour[:, :8, :8]).horizontal_flip
+
+
+def test_one_setting_of_the_augmentation_leaves_the_others_to_the_data() -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    changed = resolve(Augment(rotation=15), colour)
+    assert changed == resolve(Augment(), colour).model_copy(update={"rotation": 15})
+    assert resolve(Augment(crop=0), colour).crop == 0
 
 
 def test_figures_of_a_split_follow_from_its_probabilities() -> None:
