@@ -95,7 +95,7 @@ class Cnn(_Training):
     """Weigh the loss by inverse class frequency, so that rare classes count."""
     patience: int = Field(default=15, ge=0)
     """Epochs without a better validation loss before training stops; 0 never stops early."""
-    epochs: int = Field(default=60, ge=1, le=10_000)
+    epochs: int = Field(default=45, ge=1, le=10_000)
     batch_size: int = Field(default=64, ge=1, le=65_536)
     lr: float = Field(default=0.004, gt=0, le=100)
 
