@@ -56,7 +56,8 @@ def test_a_job_reports_its_stages_and_registers_its_model(
     tag = result(folder)["tag"]
     assert result(folder)["state"] == "succeeded"
     assert Registry().get(tag).baseline
-    stages = [json.loads(line)["stage"] for line in (folder / "events.jsonl").open()]
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    stages = [json.loads(line)["stage"] for line in lines]
     assert list(dict.fromkeys(stages)) == [
         "queued", "loading", "training", "evaluating", "exporting", "registering", "done",
     ]  # fmt: skip
