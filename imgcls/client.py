@@ -25,14 +25,15 @@ from pydantic import BaseModel
 
 from imgcls.card import ModelCard
 from imgcls.errors import BY_CODE, BadArgument, ImgclsError
-from imgcls.jobs import Job
 from imgcls.schemas import (
     ActiveResponse,
     FitResponse,
+    Job,
     JobsResponse,
     ListResponse,
     PredictResponse,
     RemoveResponse,
+    follow,
 )
 
 if TYPE_CHECKING:
@@ -169,15 +170,7 @@ class Client:
 
     def follow(self, job_id: str, *, poll: float = _POLL) -> Iterator[Job]:
         """Yield the job whenever it has changed, and last when it is over."""
-        before: Job | None = None
-        while True:
-            job = self.job(job_id)
-            if job != before:
-                yield job
-            if job.over:
-                return
-            before = job
-            time.sleep(poll)
+        return follow(lambda: self.job(job_id), poll)
 
     def jobs(self) -> "list[Job]":
         """All jobs, newest first."""

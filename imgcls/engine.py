@@ -5,7 +5,6 @@ all of them are one graph with the same input and outputs.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import onnxruntime as ort
 from imgcls import images
 from imgcls.card import GOLDEN_DIR, GOLDEN_FILE, GRAPH_FILE, GoldenSet, ModelCard
 from imgcls.errors import BadImage, BadModel, GateFailed
-from imgcls.settings import get_settings
+from imgcls.settings import get_settings, usable_cores
 
 Floats = npt.NDArray[np.float32]
 
@@ -114,18 +113,15 @@ class Engine:
             )
 
 
-def verdicts(
-    card: ModelCard, probabilities: Floats, threshold: float | None = None
-) -> npt.NDArray[np.intp]:
-    """Probabilities `float32 [..., C]` to indices of the card's labels `[...]`.
+def verdicts(probabilities: Floats, threshold: float | None) -> npt.NDArray[np.intp]:
+    """Probabilities `float32 [..., C]` to indices of the labels `[...]`.
 
-    With two classes the second is the verdict where it reaches the threshold, given here or the
-    model's own; otherwise the most probable class is.
+    With a threshold, which only models of two classes have, the second is the verdict where it
+    reaches that; otherwise the most probable class is.
     """
-    limit = card.threshold if threshold is None else threshold
-    if limit is None:
+    if threshold is None:
         return np.asarray(np.argmax(probabilities, axis=-1))
-    return np.asarray(probabilities[..., 1] >= limit).astype(np.intp)
+    return np.asarray(probabilities[..., 1] >= threshold).astype(np.intp)
 
 
 def gate(folder: Path, *, threads: int | None = None, batch: int = 1) -> Engine:
@@ -147,9 +143,8 @@ def gate(folder: Path, *, threads: int | None = None, batch: int = 1) -> Engine:
 def _options(threads: int | None) -> ort.SessionOptions:
     settings = get_settings()
     options = ort.SessionOptions()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     options.intra_op_num_threads = (
-        threads or settings.threads or max(1, (cores or 1) // settings.workers)
+        threads or settings.threads or max(1, usable_cores() // settings.workers)
     )
     options.inter_op_num_threads = 1
     # Spinning threads would take the cores from decoding and from the event loop.

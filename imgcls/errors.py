@@ -18,6 +18,7 @@ The message is a sentence that says what was wrong and what to do next.
     │   ├── ModelNotFound       404 model_not_found
     │   ├── DatasetNotFound     404 dataset_not_found
     │   └── JobNotFound         404 job_not_found
+    ├── MethodNotAllowed        405 method_not_allowed
     ├── TimeLimitExceeded       408 time_limit
     ├── Conflict                409 conflict
     │   ├── NoActiveModel       409 no_active_model
@@ -111,6 +112,10 @@ class DatasetNotFound(NotFound):
 
 class JobNotFound(NotFound):
     code = "job_not_found"
+
+
+class MethodNotAllowed(ImgclsError):
+    status, code = 405, "method_not_allowed"
 
 
 class TimeLimitExceeded(ImgclsError):

@@ -21,11 +21,20 @@ from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from imgcls.errors import BadArgument, ImgclsError, TooLarge, UnsupportedMediaType
+from imgcls.errors import (
+    BadArgument,
+    ImgclsError,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    UnsupportedMediaType,
+)
 from imgcls.settings import get_settings
 
 logger = logging.getLogger("imgcls.service")
@@ -163,6 +172,8 @@ class Lean:
                 unwanted += (OpenTelemetryMiddleware,)
             layer: Any = scope["app"].middleware_stack
             while hasattr(layer, "app"):
+                if isinstance(layer, ExceptionMiddleware):
+                    layer.add_exception_handler(HTTPException, no_such_route)
                 if type(layer.app) in unwanted:
                     layer.app = layer.app.app
                 else:
@@ -197,6 +208,21 @@ def error_response(err: ImgclsError) -> Response:
     response = json_response(err.to_dict(), err.status)
     if err.retry_after is not None:
         response.headers["Retry-After"] = str(err.retry_after)
+    return response
+
+
+async def no_such_route(request: Request, err: Exception) -> Response:
+    """Unknown routes and wrong methods, refused as everything else is."""
+    assert isinstance(err, HTTPException)
+    path = request.url.path[:80]
+    if err.status_code == 404:
+        refusal: ImgclsError = NotFound(f"There is no {path}; /docs.json describes what there is.")
+    elif err.status_code == 405:
+        refusal = MethodNotAllowed(f"{path} does not take {request.method}; see /docs.json.")
+    else:
+        return json_response({"error": err.detail, "code": "http_error"}, err.status_code)
+    response = error_response(refusal)
+    response.headers.update(err.headers or {})
     return response
 
 

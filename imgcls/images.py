@@ -109,13 +109,6 @@ def load(data: bytes, preprocessing: Preprocessing, *, max_pixels: int | None = 
     return resize(decode(data, min_size=size, max_pixels=max_pixels), preprocessing)
 
 
-def encode_png(pixels: Pixels) -> bytes:
-    """`uint8 [H, W, 3]` as PNG, without loss."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _is_jpeg(data: bytes) -> bool:
     return data[:3] == b"\xff\xd8\xff"
 
@@ -230,9 +223,9 @@ def _to_rgb(image: Image.Image) -> npt.NDArray[Any]:
         return _grey((real * scale).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        image = white
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return np.asarray(white)
     return np.asarray(image.convert("RGB"))
 
 

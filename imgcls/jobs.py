@@ -3,7 +3,7 @@
     jobs/<id>/request.json   what to train
               process.json   the process that does
               lock           held (flock) by that process for as long as it lives
-              events.jsonl   progress, a line at a time
+              events.jsonl   progress; each line holds all that is known by then
               log.txt        what the process printed
               cancel         somebody asked it to stop
               result.json    written last; a job without it whose lock is free has died
@@ -19,6 +19,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,10 +33,9 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgcls.errors import Busy, Conflict, JobNotFound, JobOver
-from imgcls.files import write_atomic
+from imgcls.files import locked, write_atomic
+from imgcls.schemas import Job, follow
 from imgcls.settings import get_settings
-
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
 MAX_TIME_LIMIT = 30 * 86_400.0
@@ -61,13 +61,19 @@ class JobRequest(BaseModel):
 
 
 class JobEvent(BaseModel):
+    """A line of `events.jsonl`: all that is known by then, so that the last line is enough."""
+
     time: datetime = Field(default_factory=lambda: datetime.now(UTC))
     stage: str
+    stage_began: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime | None = None
+    """When the job's turn came."""
     progress: float | None = None
     """Share of the stage that is done, 0 to 1."""
     epoch: int | None = None
     epochs: int | None = None
-    metrics: dict[str, float] | None = None
+    metrics: dict[str, float] = {}
+    """The newest value of every metric so far."""
     message: str | None = None
 
 
@@ -77,37 +83,6 @@ class JobResult(BaseModel):
     code: str | None = None
     reason: str | None = None
     finished_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-
-
-class Job(BaseModel):
-    """Where a job stands now."""
-
-    id: str
-    name: str
-    dataset: str
-    recipe: str
-    state: State
-    stage: str
-    progress: float | None = None
-    """Share of the current stage that is done, 0 to 1."""
-    epoch: int | None = None
-    epochs: int | None = None
-    metrics: dict[str, float] = {}
-    """The newest value of every metric so far."""
-    eta_seconds: float | None = None
-    """Seconds left in the current stage, at its speed so far."""
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    tag: str | None = None
-    """The model, once the job has succeeded."""
-    code: str | None = None
-    reason: str | None = None
-    """Why it failed, in a sentence."""
-
-    @property
-    def over(self) -> bool:
-        return self.state in ("succeeded", "failed", "cancelled")
 
 
 class Jobs:
@@ -131,26 +106,12 @@ class Jobs:
             raise Conflict(
                 "This installation serves but cannot train: install imgcls[train] beside it."
             )
-        limit = get_settings().max_jobs
-        if sum(_is_locked(folder / "lock") for folder in self._folders()) >= limit:
-            raise Busy(f"{limit} jobs wait or run already; cancel one or try again later.")
-        job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
-        folder = self.root / job_id
-        folder.mkdir(parents=True)
-        with (folder / "lock").open("wb") as lock, (folder / "log.txt").open("wb") as log:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            write_atomic(folder / "request.json", request.model_dump_json())
-            process = subprocess.Popen(
-                [*self._trainer, "--job", str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[lock.fileno()],
-                start_new_session=True,
-                env=os.environ
-                | {"PYTHONPATH": _python_path(), "IMGCLS_HOME": str(self.root.parent)},
-            )
-            write_atomic(folder / "process.json", json.dumps({"pid": process.pid}))
+        with locked(self.root / "start.lock"):
+            self._make_room()
+            job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+            folder = self.root / job_id
+            folder.mkdir()
+            process = self._launch(folder, request)
         threading.Thread(target=_settle, args=(process, folder), daemon=True).start()
         return self.get(job_id)
 
@@ -160,30 +121,27 @@ class Jobs:
         request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
         alive = _is_locked(folder / "lock")  # before the result: a job may end in between
         result = _read_result(folder)
-        events = _read_events(folder)
-        last = events[-1] if events else JobEvent(stage="queued", time=_created(job_id))
-        started = next((event.time for event in events if event.stage != "queued"), None)
+        last = _last_event(folder) or JobEvent(stage="queued", time=_created(job_id))
         job = Job(
             id=job_id,
             name=request.name,
             dataset=request.dataset,
             recipe=str(request.recipe.get("kind")),
-            state="running" if started else "queued",
+            state="running" if last.started_at else "queued",
             stage=last.stage,
             progress=last.progress,
-            epoch=next((e.epoch for e in reversed(events) if e.epoch is not None), None),
-            epochs=next((e.epochs for e in reversed(events) if e.epochs is not None), None),
-            metrics={k: v for event in events for k, v in (event.metrics or {}).items()},
+            epoch=last.epoch,
+            epochs=last.epochs,
+            metrics=last.metrics,
             created_at=_created(job_id),
-            started_at=started,
+            started_at=last.started_at,
         )
         if result is not None:
             return job.model_copy(update=result.model_dump())
         if not alive:
             return job.model_copy(update=_died(folder).model_dump())
         if job.state == "running" and last.progress:
-            begun = next(event.time for event in events if event.stage == last.stage)
-            spent = (last.time - begun).total_seconds()
+            spent = (last.time - last.stage_began).total_seconds()
             left = spent * (1 - last.progress) / last.progress
             job.eta_seconds = round(
                 max(0.0, left - (datetime.now(UTC) - last.time).total_seconds()), 1
@@ -200,15 +158,7 @@ class Jobs:
 
     def follow(self, job_id: str, *, poll: float = _POLL) -> Iterator[Job]:
         """Yield the job whenever it has changed, and last when it is over."""
-        before: Job | None = None
-        while True:
-            job = self.get(job_id)
-            if job != before:
-                yield job
-            if job.over:
-                return
-            before = job
-            time.sleep(poll)
+        return follow(lambda: self.get(job_id), poll)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job and wait until its process is gone. Raises `JobNotFound`, `JobOver`."""
@@ -231,6 +181,34 @@ class Jobs:
         """The last 16 KiB that the process printed. Raises `JobNotFound`."""
         return _tail(self._folder(job_id) / "log.txt", 16_384)
 
+    def _make_room(self) -> None:
+        """Forget the oldest jobs that are over. Raises `Busy` when too many are not."""
+        settings = get_settings()
+        over = [folder for folder in sorted(self._folders()) if not _is_locked(folder / "lock")]
+        if len(self._folders()) - len(over) >= settings.max_jobs:
+            raise Busy(
+                f"{settings.max_jobs} jobs wait or run already; cancel one or try again later."
+            )
+        for folder in over[: max(0, len(over) - settings.keep_jobs)]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _launch(self, folder: Path, request: JobRequest) -> "subprocess.Popen[bytes]":
+        with (folder / "lock").open("wb") as lock, (folder / "log.txt").open("wb") as log:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_atomic(folder / "request.json", request.model_dump_json())
+            process = subprocess.Popen(
+                [*self._trainer, "--job", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+                env=os.environ
+                | {"PYTHONPATH": _python_path(), "IMGCLS_HOME": str(self.root.parent)},
+            )
+            write_atomic(folder / "process.json", json.dumps({"pid": process.pid}))
+        return process
+
     def _folders(self) -> list[Path]:
         return [entry for entry in self.root.glob("*") if (entry / "request.json").is_file()]
 
@@ -248,6 +226,7 @@ class JobWriter:
         self.folder = folder
         self.request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
         self._turn: IO[bytes] | None = None
+        self._last: JobEvent | None = None
 
     def wait_turn(self) -> None:
         """Return when every older job is over: one training at a time, first come first served."""
@@ -272,14 +251,17 @@ class JobWriter:
         metrics: dict[str, float] | None = None,
         message: str | None = None,
     ) -> None:
-        event = JobEvent(
-            stage=stage,
-            progress=progress,
-            epoch=epoch,
-            epochs=epochs,
-            metrics=metrics,
-            message=message,
-        )
+        """Add an event; what is left out stays as it was in the last one."""
+        event, last = JobEvent(stage=stage, progress=progress, message=message), self._last
+        event.started_at = last.started_at if last else None
+        if event.started_at is None and stage != "queued":
+            event.started_at = event.time
+        if last and last.stage == stage:
+            event.stage_began = last.stage_began
+        event.epoch = epoch if epoch is not None or last is None else last.epoch
+        event.epochs = epochs if epochs is not None or last is None else last.epochs
+        event.metrics = (last.metrics if last else {}) | (metrics or {})
+        self._last = event
         with (self.folder / "events.jsonl").open("a") as file:
             file.write(event.model_dump_json(exclude_none=True) + "\n")
 
@@ -354,13 +336,11 @@ def _read_result(folder: Path) -> JobResult | None:
         return JobResult(state="failed", code="internal", reason="result.json is damaged.")
 
 
-def _read_events(folder: Path) -> list[JobEvent]:
-    events = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in (folder / "events.jsonl").read_bytes().splitlines():
-            with contextlib.suppress(ValidationError):  # the last line may be cut by a kill
-                events.append(JobEvent.model_validate_json(line))
-    return events
+def _last_event(folder: Path) -> JobEvent | None:
+    for line in reversed(_tail(folder / "events.jsonl", 65_536).splitlines()):
+        with contextlib.suppress(ValidationError):  # the last line may be cut by a kill
+            return JobEvent.model_validate_json(line)
+    return None
 
 
 def _is_locked(path: Path) -> bool:

@@ -12,9 +12,10 @@ from imgcls.schemas import ErrorResponse
 _REF = "#/components/schemas/{model}"
 
 
-def document(service: Any) -> dict[str, Any]:
+def document(service: Any, version: str) -> dict[str, Any]:
     """The OpenAPI document of a BentoML service whose methods are `endpoint`s."""
     spec: dict[str, Any] = service.openapi_spec.asdict()
+    spec["info"]["version"] = version
     schemas = spec["components"]["schemas"]
     _add(schemas, ErrorResponse, "validation")
     for api in service.apis.values():

@@ -259,7 +259,7 @@ def render(
     card: ModelCard, row: Floats, *, top_k: int | None = None, threshold: float | None = None
 ) -> dict[str, Any]:
     """One `Prediction` from the probabilities `float32 [C]` of one image."""
-    verdict = int(verdicts(card, row, threshold))
+    verdict = int(verdicts(row, card.threshold if threshold is None else threshold))
     shown = np.argsort(-row, kind="stable")[:top_k]
     return {
         "label": card.labels[verdict],

@@ -5,6 +5,7 @@ A recipe is chosen by name, read from YAML, and changed by overrides (`lr=0.01`,
 wrong model.
 """
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -117,12 +118,26 @@ def parse_recipe(config: dict[str, Any]) -> Recipe:
         return _ADAPTER.validate_python(config)
     except ValidationError as err:
         faults = [
-            ".".join(str(part) for part in fault["loc"] if part not in RECIPES)
-            + ": "
-            + fault["msg"]
+            _told(RECIPES[config["kind"]], fault)
             for fault in err.errors(include_url=False, include_input=False)[:10]
         ]
         raise BadRecipe("The recipe is not valid: " + "; ".join(faults), detail=faults) from err
+
+
+def _told(kind: type[BaseModel], fault: Any) -> str:
+    """A fault for people; an unknown setting with the one that was perhaps meant."""
+    path = [str(part) for part in fault["loc"] if part not in RECIPES]
+    where = ".".join(path)[:100]
+    if fault["type"] != "extra_forbidden":
+        return f"{where}: {fault['msg']}"
+    fields: list[str] = list(Augment.model_fields if path[:-1] else kind.model_fields)
+    near = difflib.get_close_matches(path[-1][:100], fields, 1)
+    hint = (
+        f"did you mean {'.'.join([*path[:-1], *near])}?"
+        if near
+        else f"there are: {', '.join(fields)}"
+    )
+    return f"{where}: there is no such setting; {hint}"
 
 
 def load_recipe(
@@ -142,6 +157,8 @@ def load_recipe(
     if len(overrides or {}) > _MAX_OVERRIDES:
         raise BadRecipe(f"At most {_MAX_OVERRIDES} overrides are taken; give a whole recipe.")
     for key, value in (overrides or {}).items():
+        if (whole := key.partition(".")[0]) != key and whole in (overrides or {}):
+            raise BadRecipe(f"Give either {whole[:80]!r} or {key[:80]!r}; one holds the other.")
         if key.count(".") > 1:
             raise BadRecipe(f"There is no setting {key[:80]!r}; `imgcls recipes NAME` shows all.")
         node = config

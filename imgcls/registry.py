@@ -49,11 +49,16 @@ class Registry:
         return f"{check_name(name, 'model name')}:{version}"
 
     def cards(self, name: str | None = None) -> list[ModelCard]:
-        """Cards of all models, newest first; what has no readable card is not imgcls's."""
+        """Cards of all models (of one name), newest first; without a readable card there is none.
+
+        Raises `BadArgument` for what cannot be a name.
+        """
+        if name is not None:
+            check_name(name, "model name")
         cards = []
         for path in self.store.glob(f"*/*/{CARD_FILE}"):
             try:
-                card = ModelCard.load(path.parent)
+                card = self._card(path.parent)
             except BadModel:
                 continue
             if name is None or card.tag.partition(":")[0] == name:
@@ -62,7 +67,7 @@ class Registry:
 
     def get(self, tag: str) -> ModelCard:
         """The card of `name:version`, or of the newest `name`. Raises `ModelNotFound`."""
-        return ModelCard.load(self.folder(tag))
+        return self._card(self.folder(tag))
 
     def has(self, tag: str) -> bool:
         """Whether exactly this `name:version` is in the store; costs one `stat`."""
@@ -101,7 +106,7 @@ class Registry:
         """
         with locked(self.home / "registry.lock"):
             folder = self.folder(tag)
-            card = ModelCard.load(folder)
+            card = self._card(folder)
             if card.tag == self.active():
                 raise ModelInUse(f"{card.tag} is active: set another model or unset it first.")
             if card.baseline and not force:
@@ -111,8 +116,6 @@ class Registry:
 
     def remove_all(self, name: str | None = None) -> list[str]:
         """Delete every model (of one name) that is neither active nor a baseline; their tags."""
-        if name is not None:
-            check_name(name)
         removed = []
         for card in self.cards(name):
             # Another process may have removed or activated it meanwhile.
@@ -242,6 +245,12 @@ class Registry:
             file.write(json.dumps(line) + "\n")
 
     # The store's folders.
+
+    def _card(self, folder: Path) -> ModelCard:
+        card = ModelCard.load(folder)
+        if card.tag != f"{folder.parent.name}:{folder.name}":
+            raise BadModel(f"The card in {folder} is that of {card.tag}; the folder was copied.")
+        return card
 
     def _enter(self, folder: Path, name: str, version: str) -> str:
         target = self.store / name / version

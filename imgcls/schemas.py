@@ -1,12 +1,14 @@
 """What the HTTP interface takes and gives, as types: the OpenAPI document is made from these."""
 
+import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from imgcls.card import ModelCard
-from imgcls.jobs import Job
+from imgcls.errors import BY_CODE, Conflict, ImgclsError, TrainingFailed
 
 CARD_EXAMPLE = "pets:20261121083000a1b2c3"
 
@@ -100,10 +102,69 @@ class ListResponse(BaseModel):
     models: list[ModelRow]
     """Newest first."""
 
+    @classmethod
+    def of(cls, cards: Iterable[ModelCard], active: str | None) -> "ListResponse":
+        return cls(active=active, models=[ModelRow.of(card, active) for card in cards])
+
 
 class RemoveResponse(BaseModel):
     removed: list[str]
     left: list[str]
+
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class Job(BaseModel):
+    """Where a job stands now."""
+
+    id: str
+    name: str
+    dataset: str
+    recipe: str
+    state: State
+    stage: str
+    progress: float | None = None
+    """Share of the current stage that is done, 0 to 1."""
+    epoch: int | None = None
+    epochs: int | None = None
+    metrics: dict[str, float] = {}
+    """The newest value of every metric so far."""
+    eta_seconds: float | None = None
+    """Seconds left in the current stage, at its speed so far."""
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    tag: str | None = None
+    """The model, once the job has succeeded."""
+    code: str | None = None
+    reason: str | None = None
+    """Why it failed, in a sentence."""
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled")
+
+    def failure(self) -> ImgclsError:
+        """Why a job that is over made no model, as the error that it was."""
+        reason = self.reason or f"The job {self.id} has {self.state}."
+        kind = Conflict if self.state == "cancelled" else BY_CODE.get(self.code or "")
+        if kind is None or kind.status >= 500:
+            kind = TrainingFailed
+        return kind(reason, detail={"job": self.model_dump(mode="json")})
+
+
+def follow(look: Callable[[], Job], poll: float) -> Iterator[Job]:
+    """Yield the job whenever it has changed, and last when it is over; look every `poll` s."""
+    before: Job | None = None
+    while True:
+        job = look()
+        if job != before:
+            yield job
+        if job.over:
+            return
+        before = job
+        time.sleep(poll)
 
 
 class JobsResponse(BaseModel):

@@ -6,7 +6,6 @@ Served by `bentoml serve` from the checkout's `service.py`, or from anywhere as
 
 import asyncio
 import gc
-import json
 import re
 import shutil
 import tempfile
@@ -18,21 +17,18 @@ import bentoml
 from pydantic import BaseModel, Field, field_validator
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import imgcls
 from imgcls.card import ModelCard
 from imgcls.data.summary import DatasetSummary
 from imgcls.eda import Profile, profile
 from imgcls.errors import (
-    BY_CODE,
     BadArgument,
     BadRecipe,
-    Conflict,
-    ImgclsError,
-    TimeLimitExceeded,
-    TrainingFailed,
 )
 from imgcls.files import check_name
 from imgcls.http import (
@@ -43,8 +39,9 @@ from imgcls.http import (
     endpoint,
     json_response,
     lean,
+    no_such_route,
 )
-from imgcls.jobs import MAX_TIME_LIMIT, Job, JobRequest, Jobs
+from imgcls.jobs import MAX_TIME_LIMIT, JobRequest, Jobs
 from imgcls.openapi import document
 from imgcls.predictor import Predictor
 from imgcls.recipes import DEFAULT_RECIPE, LinearProbe, Recipe, load_recipe
@@ -53,9 +50,9 @@ from imgcls.schemas import (
     CARD_EXAMPLE,
     ActiveResponse,
     FitResponse,
+    Job,
     JobsResponse,
     ListResponse,
-    ModelRow,
     PredictResponse,
     RemoveResponse,
 )
@@ -136,11 +133,15 @@ class DatasetsResponse(BaseModel):
 
 
 async def _openapi(request: Request) -> Response:
-    return json_response(document(ImageClassifier))
+    return json_response(document(ImageClassifier, imgcls.__version__))
 
 
 @lean
-@bentoml.asgi_app(Starlette(routes=[Route("/docs.json", _openapi)]))
+@bentoml.asgi_app(
+    Starlette(
+        routes=[Route("/docs.json", _openapi)], exception_handlers={HTTPException: no_such_route}
+    )
+)
 @bentoml.service(
     name="imgcls",
     workers=get_settings().workers,
@@ -220,9 +221,8 @@ class ImageClassifier:
         """Train a model in a process of its own; follow it with `/job`, or `wait` for it."""
         check_name(name, "model name")
         checked = _checked_recipe(load_recipe(recipe, overrides))
-        summary = await in_thread(lambda: _dataset_store().get(dataset))
         request = JobRequest(
-            dataset=summary.tag,
+            dataset=await in_thread(_trainable, dataset, seed),
             recipe=checked.model_dump(mode="json"),
             name=name,
             time_limit=time_limit,
@@ -235,7 +235,9 @@ class ImageClassifier:
         while not job.over:
             await asyncio.sleep(0.2)
             job = await in_thread(self.jobs.get, job.id)
-        return FitResponse(job=job, card=self.registry.get(_model_of(job)))
+        if job.tag is None:
+            raise job.failure()
+        return FitResponse(job=job, card=self.registry.get(job.tag))
 
     @endpoint("/jobs", Nothing, JobsResponse)
     async def list_jobs(self) -> JobsResponse:
@@ -311,9 +313,7 @@ def _store_upload(archive: UploadFile, name: str) -> DatasetSummary:
 
 
 def _list(registry: Registry, name: str | None) -> ListResponse:
-    active = registry.active()
-    rows = [ModelRow.of(card, active) for card in registry.cards(name)]
-    return ListResponse(active=active, models=rows)
+    return ListResponse.of(registry.cards(name), registry.active())
 
 
 def _removed(registry: Registry, tags: list[str]) -> RemoveResponse:
@@ -331,6 +331,13 @@ def _profile(tag: str) -> Profile:
         return profile(dataset)
 
 
+def _trainable(tag: str, seed: int) -> str:
+    """The whole tag of a dataset that a model can be trained on."""
+    with _dataset_store().open(tag, seed=seed) as dataset:
+        dataset.check_trainable()
+        return dataset.tag
+
+
 def _checked_recipe(recipe: Recipe) -> Recipe:
     """Over HTTP, weights come from the folder kept for them, not from any path on the server."""
     if isinstance(recipe, LinearProbe) and recipe.weights not in ("imagenet", "none"):
@@ -344,18 +351,3 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
             )
         return recipe.model_copy(update={"weights": str(path)})
     return recipe
-
-
-def _model_of(job: Job) -> str:
-    """The tag that a finished job made; otherwise its failure, as the error it was."""
-    if job.state == "succeeded" and job.tag is not None:
-        return job.tag
-    reason = job.reason or f"The job {job.id} has {job.state}."
-    if job.state == "cancelled":
-        raise Conflict(reason)
-    if job.code == TimeLimitExceeded.code:
-        raise TimeLimitExceeded(reason, detail=json.loads(job.model_dump_json()))
-    kind = BY_CODE.get(job.code or "", TrainingFailed)
-    if kind is ImgclsError or kind.status >= 500:
-        kind = TrainingFailed
-    raise kind(reason)

@@ -17,6 +17,13 @@ def bentoml_home() -> Path:
     return Path(os.path.expanduser(os.environ.get("BENTOML_HOME") or "~/bentoml"))
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="IMGCLS_", frozen=True)
 
@@ -55,6 +62,8 @@ class Settings(BaseSettings):
     # Training.
     max_jobs: int = Field(default=16, gt=0)
     """Jobs that may wait or run; more are refused with 429."""
+    keep_jobs: int = Field(default=500, ge=0)
+    """Jobs that are over and still listed; of older ones only the models stay."""
     fit_nice: int = Field(default=10, ge=0, le=19)
     """Niceness of a training process, so that predictions go first."""
 

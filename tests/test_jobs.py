@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from imgcls.errors import Busy, JobNotFound, JobOver
-from imgcls.jobs import Job, JobRequest, Jobs
+from imgcls.jobs import JobRequest, Jobs, _is_locked
+from imgcls.schemas import Job
 from imgcls.settings import get_settings
 
 TRAINERS = Path(__file__).parent / "trainers"
@@ -138,3 +139,31 @@ def test_unknown_jobs_are_not_found(job_id: str) -> None:
     with pytest.raises(JobNotFound):
         jobs.get(job_id)
     assert jobs.all() == []
+
+
+def test_only_the_last_event_is_needed_and_a_cut_one_is_passed_over() -> None:
+    jobs = jobs_with("obedient")
+    job = jobs.start(request())
+    until(jobs, job, "succeeded")
+    folder = jobs.root / job.id
+    *earlier, last = (folder / "events.jsonl").read_text().splitlines()
+    assert json.loads(last)["epoch"] == 2
+    (folder / "events.jsonl").write_text(f"{last}\n{last[:20]}")
+    assert jobs.get(job.id) == jobs.all()[0]
+    assert jobs.get(job.id).started_at is not None
+    assert jobs.get(job.id).metrics == {"val_loss": 0.5}
+    assert earlier
+
+
+def test_old_jobs_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGCLS_KEEP_JOBS", "1")
+    get_settings.cache_clear()
+    jobs = jobs_with("obedient")
+    ended = [until(jobs, jobs.start(request(f"m{n}")), "succeeded") for n in range(2)]
+    while any(_is_locked(jobs.root / job.id / "lock") for job in ended):  # its process still ends
+        time.sleep(0.05)
+    newest = jobs.start(request("last"))
+    assert [job.id for job in jobs.all()] == [newest.id, ended[1].id]
+    with pytest.raises(JobNotFound):
+        jobs.get(ended[0].id)
+    until(jobs, newest, "succeeded")

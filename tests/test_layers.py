@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: list[set[str]] = [
     {"errors", "settings"},
     {"card", "files", "recipes", "console", "http"},
-    {"images", "jobs"},
-    {"data", "engine", "schemas"},
-    {"batcher", "eda", "inference", "registry", "openapi"},
+    {"images", "schemas"},
+    {"data", "engine", "jobs"},
+    {"batcher", "eda", "offline", "registry", "openapi"},
     {"predictor", "client"},
-    {"service", "__init__"},
+    {"__init__"},
+    {"service"},
     {"cli"},
 ]
 """Modules and subpackages of `imgcls`, lowest first: each imports from lower layers only.
@@ -26,13 +27,10 @@ LAYERS: list[set[str]] = [
 """
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
-PART_OF = {"demo": "cli"}
-"""The demo is a command too, in a file beside the commands that it strings together."""
-
 HEAVY = {"torch", "torchvision", "timm", "sklearn", "pandas", "gradio", "onnx", "onnxscript"}
 """What only `training` and its users may carry; the serving image has none of it."""
 
-ALLOWED = {"demo": {"sklearn"}}
+ALLOWED = {"demo_steps": {"sklearn"}}
 """The demo's images are scikit-learn's digits, loaded when they are asked for."""
 
 TRAINING_SEES = LAYER["registry"]
@@ -61,12 +59,11 @@ def unit(dotted: str) -> str:
     parts = dotted.split(".")
     name = parts[1] if len(parts) > 1 else "__init__"
     known = (ROOT / "imgcls" / name).is_dir() or (ROOT / "imgcls" / f"{name}.py").is_file()
-    return PART_OF.get(name, name) if known else "__init__"
+    return name if known else "__init__"
 
 
 def unit_of_file(path: Path) -> str:
-    name = path.relative_to(ROOT / "imgcls").parts[0].removesuffix(".py")
-    return PART_OF.get(name, name)
+    return path.relative_to(ROOT / "imgcls").parts[0].removesuffix(".py")
 
 
 def test_every_module_of_imgcls_has_a_layer() -> None:
@@ -105,7 +102,7 @@ def test_service_py_only_names_the_service() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["service", "imgcls", "imgcls.client", "imgcls.cli.app", "imgcls.demo"]
+    "module", ["service", "imgcls", "imgcls.client", "imgcls.cli.app", "imgcls.cli.demo_steps"]
 )
 def test_a_fresh_interpreter_loads_nothing_heavy(module: str) -> None:
     code = (

@@ -1,5 +1,6 @@
 """The registry: models enter and leave whole, the pointer moves and can move back."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,17 @@ def test_the_gate_needs_golden_images(registry: Registry, tmp_path: Path) -> Non
     (registry.folder(tag) / GRAPH_FILE).unlink()
     with pytest.raises(BadModel):
         Engine.load(registry.folder(tag))
+
+
+def test_a_copied_model_does_not_pass_for_another(registry: Registry, tmp_path: Path) -> None:
+    tag = tiny_model(tmp_path / "one", registry)
+    name, _, version = tag.partition(":")
+    shutil.copytree(registry.store / name / version, registry.store / name / "copy")
+    assert [card.tag for card in registry.cards()] == [tag]
+    with pytest.raises(BadModel, match="was copied"):
+        registry.get(f"{name}:copy")
+
+
+def test_a_list_of_an_impossible_name_is_refused(registry: Registry) -> None:
+    with pytest.raises(BadArgument, match="model name"):
+        registry.cards("A B")

@@ -111,6 +111,7 @@ REFUSALS = [
     ("/info", {"json": {"tag": "a:*"}}, 400),
     ("/remove", {"json": {"tag": "nothing:1"}}, 404),
     ("/remove_all", {"json": {"name": "../.."}}, 400),
+    ("/list", {"json": {"name": "A B"}}, 400),
     ("/job", {"json": {"id": "../jobs"}}, 404),
     ("/cancel", {"json": {"id": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "nothing"}}, 404),
@@ -143,6 +144,14 @@ def test_bad_requests_are_refused_with_a_code_and_a_sentence(
     assert body["code"] in answer.text
     assert len(body["error"]) > 15
     assert "Traceback" not in answer.text
+
+
+def test_unknown_routes_and_wrong_methods_are_refused_alike(http: httpx.Client) -> None:
+    nothing = http.get("/nothing")
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
+    wrong = http.get("/predict")
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
 
 
 def test_nothing_is_unpickled(http: httpx.Client, active: str) -> None:

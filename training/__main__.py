@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if (args.data is None) == (args.job is None):
         parser.error("give either DATA or --job DIR")
+    if args.recipe is not None and args.config is not None:
+        parser.error("give either --recipe or --config")
     signal.signal(signal.SIGTERM, _terminated)
     # Read when torch is loaded: waiting threads sleep, and leave the cores to whoever serves.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -66,8 +68,13 @@ def run_job(folder: Path) -> int:
             os.nice(get_settings().fit_nice)
         writer.wait_turn()
         request = writer.request
-        if request.time_limit is not None:
-            _limit_time(writer, request.time_limit)
+        unstoppable = stoppable(writer, request.time_limit)
+
+        def on_event(stage: str, **told: Any) -> None:
+            if stage == "registering":
+                unstoppable()
+            writer.emit(stage, **told)
+
         writer.emit("loading", progress=0.0)
         recipe = load_recipe(request.recipe)
         from training.run import train
@@ -76,7 +83,7 @@ def run_job(folder: Path) -> int:
             request.dataset,
             recipe,
             name=request.name,
-            on_event=writer.emit,
+            on_event=on_event,
             baseline=request.baseline,
             seed=request.seed,
         )
@@ -162,22 +169,34 @@ def _recipe_of(args: argparse.Namespace) -> Recipe:
     overrides: dict[str, Any] = dict(parse_override(text) for text in args.set)
     if args.config is None:
         return load_recipe(args.recipe or DEFAULT_RECIPE, overrides)
-    config = read_recipe_file(args.config)
-    config.setdefault("kind", args.recipe or DEFAULT_RECIPE)
-    if args.recipe is not None:
-        config["kind"] = args.recipe
-    return load_recipe(config, overrides)
+    return load_recipe(read_recipe_file(args.config), overrides)
 
 
-def _limit_time(writer: JobWriter, seconds: float) -> None:
+def stoppable(writer: JobWriter, time_limit: float | None) -> Callable[[], None]:
+    """Start the clock; what is returned ends it, and makes the process deaf to SIGTERM too.
+
+    That is called before the model enters the store: from then on the job must live to say so.
+    """
+    deciding = threading.Lock()
+
     def over() -> None:
-        writer.fail("time_limit", f"The training was stopped at its time limit of {seconds:g} s.")
-        sys.stderr.flush()
-        os._exit(EXIT_TIME_LIMIT)  # the training may sit in native code for minutes
+        with deciding:
+            reason = f"The training was stopped at its time limit of {time_limit:g} s."
+            writer.fail("time_limit", reason)
+            sys.stderr.flush()
+            os._exit(EXIT_TIME_LIMIT)  # the training may sit in native code for minutes
 
-    timer = threading.Timer(seconds, over)
+    timer = threading.Timer(time_limit or 0.0, over)
     timer.daemon = True
-    timer.start()
+    if time_limit is not None:
+        timer.start()
+
+    def unstoppable() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        deciding.acquire()  # for good: a clock that runs out now waits until the process ends
+        timer.cancel()
+
+    return unstoppable
 
 
 def _fault(err: Exception) -> tuple[str, str]:

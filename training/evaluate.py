@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from imgcls.card import ClassMetrics, Metrics
+from imgcls.engine import verdicts
 from training.loader import Pixels
 from training.networks import Classifier
 
@@ -30,16 +31,6 @@ def predict(network: Classifier, pixels: Pixels, *, device: torch.device | None 
     ]
     result: Floats = np.concatenate(parts)
     return result
-
-
-def verdicts(probabilities: Floats, threshold: float | None) -> Targets:
-    """Class indices `int64 [n]`: the likeliest, or with two classes and a threshold the second
-    class wherever its probability reaches it."""
-    if threshold is not None and probabilities.shape[1] == 2:
-        reached: Targets = (probabilities[:, 1] >= threshold).astype(np.int64)
-        return reached
-    likeliest: Targets = probabilities.argmax(axis=1).astype(np.int64)
-    return likeliest
 
 
 def log_loss(probabilities: Floats, targets: Targets) -> float:

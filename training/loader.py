@@ -16,8 +16,7 @@ import numpy.typing as npt
 from imgcls import images
 from imgcls.card import Preprocessing
 from imgcls.errors import BadDataset, BadImage
-from imgcls.settings import get_settings
-from training.seeding import usable_cores
+from imgcls.settings import get_settings, usable_cores
 
 Pixels = npt.NDArray[np.uint8]
 Rows = Sequence[int] | npt.NDArray[np.int64]
@@ -32,6 +31,8 @@ class Source(Protocol):
     """What is needed of a dataset here."""
 
     def read(self, row: int) -> bytes: ...
+
+    def name(self, row: int) -> str: ...
 
 
 def load_pixels(
@@ -63,7 +64,7 @@ def iter_pixels(
         try:
             return images.load(source.read(row), preprocessing)
         except BadImage as err:
-            raise BadDataset(f"Image {row} of the dataset cannot be decoded: {err}") from err
+            raise BadDataset(f"{source.name(row)} cannot be decoded: {err}") from err
 
     with ThreadPoolExecutor(max(2, usable_cores())) as pool:
         waiting: deque[list[Future[Pixels]]] = deque()

@@ -30,7 +30,7 @@ EVAL_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedNetwork:
     """The network of the best epoch (in eval mode, on the CPU) and a row an epoch."""
 
     network: Classifier
@@ -58,7 +58,7 @@ def fit(
     device: torch.device | None = None,
     on_epoch: EpochReport | None = None,
     on_step: Callable[[float], None] | None = None,
-) -> Fitted:
+) -> FittedNetwork:
     """Train `network` on `uint8 [n, H, W, 3]` and `int64 [n]`; validate after every epoch.
 
     The weights of the epoch with the lowest validation log-loss are kept. `on_epoch` gets
@@ -127,7 +127,7 @@ def fit(
         elif recipe.patience and epoch - best_epoch >= recipe.patience:
             break
     network.cpu().load_state_dict(best)
-    return Fitted(network.eval(), history)
+    return FittedNetwork(network.eval(), history)
 
 
 class _Average:

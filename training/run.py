@@ -10,7 +10,6 @@ import numpy as np
 from imgcls.card import GRAPH_FILE, ModelCard
 from imgcls.data import Dataset, open_dataset
 from imgcls.engine import gate
-from imgcls.errors import BadDataset
 from imgcls.recipes import Cnn, Recipe, load_recipe
 from imgcls.registry import Registry
 from training import evaluate, export
@@ -54,7 +53,7 @@ def train(
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset, seed=seed)
     try:
-        _check(dataset)
+        dataset.check_trainable()
         with reproducible(recipe.seed):
             if isinstance(recipe, Cnn):
                 fitted = fit_cnn(dataset, recipe, emit)
@@ -64,15 +63,6 @@ def train(
     finally:
         if opened:
             dataset.close()
-
-
-def _check(dataset: Dataset) -> None:
-    """Raises `BadDataset` where a split is empty or there are not two classes to tell apart."""
-    for split in ("train", "val", "test"):
-        if len(dataset.rows(split)) == 0:
-            raise BadDataset(f"The dataset has no readable image in its {split} split.")
-    if len(np.unique(dataset.targets(dataset.rows("train")))) < 2:
-        raise BadDataset("The training images are all of one class; a classifier needs two.")
 
 
 def _finish(

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from imgcls import console
 from imgcls.data.entries import printable
 from imgcls.errors import BadArgument
-from imgcls.inference import Answers
+from imgcls.offline import Answers
 
 if TYPE_CHECKING:
     import pyarrow as pa

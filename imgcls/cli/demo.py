@@ -23,7 +23,7 @@ def demo(
         imgcls demo
         imgcls demo --keep --port 3000
     """
-    from imgcls.demo import run
+    from imgcls.cli.demo_steps import run
 
     result = run(keep=keep, port=port)
     if json:

@@ -9,7 +9,8 @@ from imgcls import console
 from imgcls.cli.options import Json
 
 if TYPE_CHECKING:
-    from imgcls.jobs import Job, Jobs
+    from imgcls.jobs import Jobs
+    from imgcls.schemas import Job
 
 app = typer.Typer(no_args_is_help=True, help="List, follow and cancel training jobs.")
 

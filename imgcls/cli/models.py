@@ -32,15 +32,14 @@ def list_models(name: Name = None, json: Json = False) -> None:
     imgcls models list
     imgcls models list pets --json
     """
-    from imgcls.schemas import ListResponse, ModelRow
+    from imgcls.schemas import ListResponse
 
     registry = _registry()
-    active = registry.active()
-    rows = [ModelRow.of(card, active) for card in registry.cards(name)]
+    listed = ListResponse.of(registry.cards(name), registry.active())
     if json:
-        console.show_json(ListResponse(active=active, models=rows))
+        console.show_json(listed)
         return
-    if not rows:
+    if not listed.models:
         console.note("There are no models yet: `imgcls train DATA` makes one.")
         return
     columns = ["", "tag", "recipe", "#classes", "#accuracy", "#macro-F1", "dataset", "created"]
@@ -58,7 +57,7 @@ def list_models(name: Name = None, json: Json = False) -> None:
                     row.dataset,
                     f"{row.created_at.astimezone():%Y-%m-%d %H:%M}",
                 )
-                for row in rows
+                for row in listed.models
             ],
         )
     )
@@ -141,9 +140,9 @@ def remove(
     if everything:
         removed = registry.remove_all()
     else:
-        for tag in tags or []:  # all of them must exist before the first one goes
-            registry.folder(tag)
-        removed = [registry.remove(tag, force=force) for tag in tags or []]
+        # All of them must exist before the first one goes, and `pets` twice is one model.
+        found = dict.fromkeys(registry.get(tag).tag for tag in tags or [])
+        removed = [registry.remove(tag, force=force) for tag in found]
     if json:
         left = [card.tag for card in registry.cards()]
         console.show_json(RemoveResponse(removed=removed, left=left))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from imgcls.engine import Engine
-    from imgcls.inference import Answers
+    from imgcls.offline import Answers
 
 _SHOWN = 20
 
@@ -50,11 +50,11 @@ def predict(
         imgcls predict photos/ more.zip --out answers.csv
         imgcls predict 'scans/**/*.tif' --model pets --top-k 3 --json
     """
-    from imgcls import inference
+    from imgcls import offline
     from imgcls.cli.answers import JsonLines, OutFile
 
     with ExitStack() as stack:
-        inputs = stack.enter_context(inference.Inputs(paths))
+        inputs = stack.enter_context(offline.Inputs(paths))
         engine = _engine(model)
         card = engine.card
         card.check_options(top_k, threshold)
@@ -67,7 +67,7 @@ def predict(
         first: list[Answers] = []
         counts: Counter[str] = Counter()
         done = failed = 0
-        for answers in inference.predict(
+        for answers in offline.predict(
             engine, inputs, batch=batch, top_k=top_k, threshold=threshold
         ):
             for sink in (file, lines):

@@ -29,14 +29,15 @@ def serve(
         imgcls serve --host 0.0.0.0 --port 8080 --workers 4
         curl -F images=@cat.jpg http://127.0.0.1:3000/predict
     """
-    from imgcls.cli.server import check_port, serve_command
+    from imgcls.cli.local_server import check_port, serve_command
 
     check_port(host, port)
     environment = dict(os.environ)
     if workers is not None:
         environment["IMGCLS_WORKERS"] = str(workers)
     command = serve_command(host, port, reload=reload)
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}"
     console.note(f"Serving on {url} (documentation there); stop with Ctrl-C.")
     if json:
         console.show_json({"url": url, "pid": os.getpid()})

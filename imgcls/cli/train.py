@@ -12,8 +12,9 @@ from imgcls.cli.options import Data, Json
 
 if TYPE_CHECKING:
     from imgcls.card import ModelCard
-    from imgcls.jobs import Job, JobRequest
+    from imgcls.jobs import JobRequest
     from imgcls.recipes import Recipe
+    from imgcls.schemas import Job
 
 
 def train(
@@ -66,6 +67,7 @@ def train(
     with open_data(data, seed) as dataset:
         tag = dataset.tag
         console.note(f"{tag}: {len(dataset):,} images, {len(dataset.labels)} classes")
+        dataset.check_trainable()
     request = JobRequest(
         dataset=tag,
         recipe=chosen.model_dump(mode="json"),
@@ -167,14 +169,7 @@ def run_job(request: "JobRequest") -> "tuple[Job, ModelCard]":
             jobs.cancel(job.id)
             console.note(f"job {job.id}: cancelled")
         raise
-    if job.state != "succeeded" or job.tag is None:
-        raise _failure(job, jobs.root / job.id / "log.txt")
+    if job.tag is None:
+        failure, log = job.failure(), jobs.root / job.id / "log.txt"
+        raise type(failure)(f"{failure.message} The log is {log}.", detail=failure.detail)
     return job, Registry().get(job.tag)
-
-
-def _failure(job: "Job", log: Path) -> Exception:
-    from imgcls.errors import BY_CODE, Conflict, TrainingFailed
-
-    reason = job.reason or f"The job has {job.state}."
-    kind = Conflict if job.state == "cancelled" else BY_CODE.get(job.code or "", TrainingFailed)
-    return kind(f"{reason} The log is {log}.", detail={"job": job.model_dump(mode="json")})

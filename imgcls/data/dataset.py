@@ -17,7 +17,7 @@ from imgcls.data.entries import Kind
 from imgcls.data.index import with_splits
 from imgcls.data.layout import SPLITS
 from imgcls.data.reader import Reader
-from imgcls.errors import BadArgument
+from imgcls.errors import BadArgument, BadDataset
 
 Rows = npt.NDArray[np.int64]
 
@@ -73,6 +73,10 @@ class Dataset:
         offset, packed, size, method, crc, location = (column[row] for column in self._places)
         return self._reader.read(offset, packed, size, method, crc, location)
 
+    def name(self, row: int) -> str:
+        """The path of a row's file inside the source."""
+        return str(self.index["path"][int(row)].as_py())
+
     def targets(self, rows: npt.ArrayLike) -> Rows:
         """`int64 [n]`: positions in `labels`; -1 for a class without any readable image."""
         return self._targets[np.asarray(rows, dtype=np.int64)]
@@ -81,6 +85,22 @@ class Dataset:
         """BLAKE2b-160 of the encoded image, hex; None where its bytes could not be read."""
         value: str | None = self.index["content_hash"][int(row)].as_py()
         return value
+
+    def check_trainable(self) -> None:
+        """Raises `BadDataset` where a split is empty or there are not two classes to tell apart."""
+        counts = ", ".join(f"{name} {len(rows):,}" for name, rows in self._rows.items())
+        for split, rows in self._rows.items():
+            if len(rows) == 0:
+                raise BadDataset(
+                    f"{self.tag} has no readable image in its {split} split ({counts}), and a "
+                    "model needs some in each: three different images of each class are enough for "
+                    f"that, or a folder `{split}`."
+                )
+        if len(np.unique(self.targets(self._rows["train"]))) < 2:
+            raise BadDataset(
+                f"The training images of {self.tag} are all of one class; a classifier needs two. "
+                "Put the images of each class into a folder of its own."
+            )
 
     def lineage(self) -> DatasetLineage:
         """What a model card says of the data it was trained on; readable images only."""

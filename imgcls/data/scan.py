@@ -26,7 +26,7 @@ from imgcls.data.entries import Entries, Kind
 from imgcls.data.measure import Measures, join, measure
 from imgcls.data.reader import Reader
 from imgcls.errors import BY_CODE, ImgclsError
-from imgcls.settings import get_settings
+from imgcls.settings import get_settings, usable_cores
 
 Progress = Callable[[int, int], None]
 """Called in the caller's thread with (images done, images in all); what it raises ends the scan."""
@@ -51,8 +51,7 @@ def scan(
     `threads` (the caller's included) and `processes` default to what suits the number of files
     and of cores. Raises `BadDataset` where the source cannot be opened.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
+    cores = usable_cores()
     large = len(entries) >= _PROCESS_FILES
     if processes is None:
         processes = cores - 1 if large else 0

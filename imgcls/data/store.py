@@ -9,11 +9,9 @@ again while it is being opened shows either state, never a mixture.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -36,6 +34,7 @@ from imgcls.data.summary import (
     stem,
 )
 from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
+from imgcls.files import locked
 from imgcls.settings import get_settings
 
 _ABANDONED = 24 * 3600
@@ -125,7 +124,7 @@ class DatasetStore:
                 moved=move,
             )
             write_index(index, work / entry.index)
-            with self._locked():
+            with locked(self.root / ".lock"):  # one process publishes at a time
                 return self._publish(entry, work, source), entry
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -152,13 +151,6 @@ class DatasetStore:
                 with contextlib.suppress(OSError):
                     file_path.unlink()
         return folder
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One process publishes at a time; the lock ends with the process."""
-        with (self.root / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _sweep(self) -> None:
         """Remove what killed processes left behind."""

@@ -85,7 +85,7 @@ def test_remove_refuses_the_active_and_protects_baselines(
     assert imgcls("models", "remove", spare, "nothing").exit_code == 1
     assert len(registry.cards()) == 3
     assert answer("models", "remove", "--all") == {"removed": [spare], "left": [baseline, tag]}
-    assert answer("models", "remove", baseline, "--force")["removed"] == [baseline]
+    assert answer("models", "remove", baseline, "base", "--force")["removed"] == [baseline]
 
 
 def test_an_exported_model_comes_back(registry: Registry, tag: str, tmp_path: Path) -> None:

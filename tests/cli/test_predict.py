@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from imgcls import inference
+from imgcls import offline
 from imgcls.cli.app import app
 from imgcls.engine import gate
 from imgcls.errors import BadArgument
@@ -120,8 +120,8 @@ def test_it_answers_as_the_service_does(registry: Registry, photos: Path, tmp_pa
         if "threshold" in options and engine.card.threshold is None:
             continue
         items = [(c, lambda c=c: jpeg(c)) for c in ("red", "green", "blue", "gray")]
-        (answers,) = inference.predict(engine, items, **options)  # type: ignore[arg-type]
-        pixels = [inference.images.load(read(), engine.card.preprocessing) for _, read in items]
+        (answers,) = offline.predict(engine, items, **options)  # type: ignore[arg-type]
+        pixels = [offline.images.load(read(), engine.card.preprocessing) for _, read in items]
         for i, row in enumerate(engine.probabilities(np.stack(pixels))):
             served = render(engine.card, row, **options)  # type: ignore[arg-type]
             assert answers.labels[i] == served["label"]
@@ -200,13 +200,13 @@ def test_only_a_few_batches_are_read_ahead(registry: Registry) -> None:
     taken = 0
     data = jpeg("red")
 
-    def endless() -> Iterator[inference.Item]:
+    def endless() -> Iterator[offline.Item]:
         nonlocal taken
         while True:
             taken += 1
             yield "x.jpg", lambda: data
 
-    answers = inference.predict(engine, endless(), batch=8, threads=2)
+    answers = offline.predict(engine, endless(), batch=8, threads=2)
     for _ in range(5):
         assert len(next(answers).paths) == 8
     assert taken <= 8 * (5 + 4)
@@ -222,13 +222,13 @@ def test_an_interrupted_run_leaves_the_answers_so_far_and_no_finished_file(
     engine = gate(registry.folder("tiny"))
     out = tmp_path / "answers.parquet"
 
-    def items() -> Iterator[inference.Item]:
+    def items() -> Iterator[offline.Item]:
         yield from [("x.jpg", lambda: jpeg("red"))] * 9
         raise KeyboardInterrupt
 
     def run() -> None:
         with OutFile(out, engine.card.labels) as file:
-            for answers in inference.predict(engine, items(), batch=1):
+            for answers in offline.predict(engine, items(), batch=1):
                 file.write(answers)
 
     with pytest.raises(KeyboardInterrupt):
@@ -243,4 +243,4 @@ def test_the_same_path_twice_is_two_rows_and_bad_options_are_refused(
     image = photos / "red" / "000.jpg"
     assert len(rows(image, image)) == 2
     with pytest.raises(BadArgument, match="top_k"):
-        next(inference.predict(gate(registry.folder("tiny")), [], top_k=0))
+        next(offline.predict(gate(registry.folder("tiny")), [], top_k=0))

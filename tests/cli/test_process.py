@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imgcls import Client
-from imgcls.cli.server import Server, running_server
+from imgcls.cli.local_server import Server, running_server
 from imgcls.errors import ImgclsError
 from imgcls.registry import Registry
 from tests.fakes import class_folders, tiny_model

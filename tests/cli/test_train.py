@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from imgcls.cli.app import app
@@ -80,6 +81,9 @@ def test_a_training_that_fails_says_why_and_where_its_log_is(photos: Path) -> No
         (["/nowhere"], "no file or folder"),
         (["nowhere"], "no dataset"),
         ([".", "--set", "learning_rate=1"], "learning_rate"),
+        ([".", "--set", "epoch=3"], "did you mean epochs?"),
+        ([".", "--set", "augment.rotate=3"], "did you mean augment.rotation?"),
+        ([".", "--set", "augment={}", "--set", "augment.rotation=3"], "holds the other"),
         ([".", "--set", "epochs"], "key=value"),
         ([".", "--recipe", "nonsense"], "linear-probe"),
         ([".", "--config", "nowhere.yaml"], "nowhere.yaml"),
@@ -151,3 +155,13 @@ def test_an_empty_home_has_no_jobs_and_unknown_ones_are_refused() -> None:
     assert answer("jobs", "list") == {"jobs": []}
     for command in ("show", "cancel", "log"):
         assert imgcls("jobs", command, "20261121-083000-123456-a1b2").exit_code == 1
+
+
+def test_too_few_images_are_refused_before_a_job_starts(tmp_path: Path) -> None:
+    for number, label in enumerate(("cat", "dog")):
+        (tmp_path / "few" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "few" / label / "1.png")
+    result = imgcls("train", tmp_path / "few")
+    assert result.exit_code == 1
+    assert "three different images of each class" in result.stderr
+    assert Jobs().all() == []

@@ -1,11 +1,13 @@
 """Exported graphs equal their source, and a difference is an error."""
 
+import io
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from imgcls.card import Preprocessing
 from imgcls.errors import ParityFailed
@@ -63,11 +65,15 @@ def test_comparison_refuses_differences_other_labels_and_not_a_number() -> None:
 
 
 def test_golden_images_take_turns_over_classes_and_prefer_small_files(tmp_path: Path) -> None:
-    from imgcls.images import encode_png
-
     noise = np.random.default_rng(0)
-    big = encode_png(noise.integers(0, 256, (300, 300, 3), dtype=np.uint8))
-    small = [encode_png(noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(30)]
+
+    def png(size: tuple[int, ...]) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(noise.integers(0, 256, size, dtype=np.uint8)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    big = png((300, 300, 3))
+    small = [png((8, 8, 3)) for _ in range(30)]
 
     class Files:
         def read(self, row: int) -> bytes:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from imgcls.jobs import JobRequest, JobWriter
 from imgcls.registry import Registry
-from training.__main__ import main, run_job
+from training.__main__ import main, run_job, stoppable
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"kind": "cnn", "epochs": 1, "width": 0.5, "dense": 8}
@@ -33,10 +33,13 @@ def job(home: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For `run_job`: the tests keep their priority, and hold no queue until they exit."""
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For `run_job`: the tests keep their priority and signals, and hold no queue."""
     monkeypatch.setattr("os.nice", lambda step: step)
     monkeypatch.setattr(JobWriter, "wait_turn", lambda writer: writer.emit("queued"))
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -153,3 +156,20 @@ def test_exit_codes_tell_a_wrong_command_from_a_failed_training(
 def test_help_and_a_bad_command_need_no_torch() -> None:
     code = "import sys, training.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_is_being_registered_can_no_longer_be_stopped(
+    job: Callable[..., Path], in_this_process: None, home: Path
+) -> None:
+    folder = job("nowhere")
+    unstoppable = stoppable(JobWriter(folder), 0.2)
+    unstoppable()
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert not (folder / "result.json").exists()
+
+
+def test_a_recipe_file_and_a_recipe_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "--recipe", "cnn", "--config", str(tmp_path / "recipe.yaml")])
+    assert stopped.value.code == 2

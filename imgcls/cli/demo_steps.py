@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from imgcls import console
 from imgcls.card import ModelCard
 from imgcls.cli.data import open_data, profile_tables
+from imgcls.cli.local_server import running_server
 from imgcls.cli.models import activate, metric_tables
-from imgcls.cli.server import running_server
 from imgcls.cli.train import run_job
 from imgcls.client import Client
 from imgcls.eda import profile

@@ -1,4 +1,4 @@
-"""Inference: a model over any number of image files, without a server.
+"""Offline: a model over any number of image files, without a server.
 
 Files are read and decoded in threads while the graph works; only a few batches are ever in memory,
 so that millions of files need no more than hundreds. A file that cannot be read becomes an answer
@@ -27,6 +27,7 @@ from imgcls.data.source import Source, open_source
 from imgcls.data.summary import ARCHIVE_SUFFIXES
 from imgcls.engine import Engine, Floats, verdicts
 from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge
+from imgcls.settings import usable_cores
 
 Read = Callable[[], bytes]
 Item = tuple[str, Read]
@@ -114,7 +115,7 @@ def predict(
     engine.card.check_options(top_k, threshold)
     waiting: deque[tuple[list[str], list[Future[images.Pixels | BadImage]]]] = deque()
     source = iter(items)
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1, "decode") as pool:
+    with ThreadPoolExecutor(threads or usable_cores(), "decode") as pool:
         try:
             while True:
                 while len(waiting) <= _AHEAD and (chunk := list(islice(source, batch))):
@@ -145,7 +146,8 @@ def _answer(
     table = np.full((len(paths), len(card.labels)), np.nan, np.float32)
     if good:
         rows = engine.probabilities(np.stack(pictures))
-        chosen = verdicts(card, rows, threshold).tolist()
+        limit = card.threshold if threshold is None else threshold
+        chosen = verdicts(rows, limit).tolist()
         for i, row, verdict in zip(good, rows, chosen, strict=True):
             labels[i], probability[i] = card.labels[verdict], round(float(row[verdict]), 6)
         if top_k is not None and top_k < rows.shape[1]:
