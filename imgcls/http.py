@@ -18,7 +18,6 @@ from _bentoml_sdk import IODescriptor
 from _bentoml_sdk.method import APIMethod
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
-from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -167,6 +166,9 @@ class Lean:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
+            # Loaded by now; BentoML's supervisor, which loads this module too, does without.
+            from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+
             unwanted: tuple[type, ...] = (Lean, TimeoutMiddleware)
             if BentoMLContainer.tracing.exporter_type.get() is None:
                 unwanted += (OpenTelemetryMiddleware,)

@@ -114,3 +114,14 @@ def test_a_fresh_interpreter_loads_nothing_heavy(module: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_the_supervisor_of_a_server_loads_no_numpy() -> None:
+    """BentoML's supervising process imports the service too, and every start waits for it."""
+    late = {"numpy", "PIL", "onnxruntime", "pyarrow", "simplejpeg"}
+    code = f"import sys, service; print(*sorted({late} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

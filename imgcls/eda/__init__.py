@@ -1,11 +1,25 @@
 """Exploratory data analysis: what a dataset holds, from its index alone.
 
-statistics -> duplicates -> report
+    types -> statistics -> duplicates -> report
+
+`profile` is loaded when it is first used, so that a server that only states its type needs no
+NumPy for it.
 """
 
-from imgcls.eda.duplicates import DuplicateGroup, Duplicates
-from imgcls.eda.report import Profile, Unreadable, UnreadableImage, profile
-from imgcls.eda.statistics import GroupStats, Range
+from typing import TYPE_CHECKING, Any
+
+from imgcls.eda.types import (
+    DuplicateGroup,
+    Duplicates,
+    GroupStats,
+    Profile,
+    Range,
+    Unreadable,
+    UnreadableImage,
+)
+
+if TYPE_CHECKING:
+    from imgcls.eda.report import profile
 
 __all__ = [
     "DuplicateGroup",
@@ -17,3 +31,11 @@ __all__ = [
     "UnreadableImage",
     "profile",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "profile":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from imgcls.eda.report import profile
+
+    return profile

@@ -7,53 +7,15 @@ label teaches it both. Pictures that only look alike are not looked for here.
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from imgcls.eda.statistics import codes
+from imgcls.eda.types import DuplicateFile, DuplicateGroup, Duplicates
 
 if TYPE_CHECKING:
     from imgcls.data import Dataset
 
 LISTED = 1_000
 """Groups (and files of one group) listed at most; the counts are of all."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class DuplicateFile(_Frozen):
-    path: str
-    """In the dataset."""
-    label: str
-    split: str
-
-
-class DuplicateGroup(_Frozen):
-    """Files with equal content hashes."""
-
-    content_hash: str
-    images: int
-    """Files in the group, listed or not."""
-    across_splits: bool
-    """They lie in more than one split."""
-    across_labels: bool
-    """They carry different labels."""
-    files: list[DuplicateFile]
-    """In path order, the first 1,000."""
-
-
-class Duplicates(_Frozen):
-    total: int
-    """Groups of two files and more."""
-    images: int
-    """Files that could go without losing a picture: those of all groups, less one a group."""
-    across_splits: int
-    """Groups that lie in more than one split."""
-    across_labels: int
-    """Groups with different labels."""
-    groups: list[DuplicateGroup]
-    """The first 1,000: first those with different labels, then those across splits, by path."""
 
 
 def find_duplicates(dataset: "Dataset") -> Duplicates:

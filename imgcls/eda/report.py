@@ -8,71 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from imgcls.data.layout import SPLITS
-from imgcls.eda.duplicates import LISTED, Duplicates, find_duplicates
-from imgcls.eda.statistics import Columns, GroupStats, group_stats
+from imgcls.eda.duplicates import LISTED, find_duplicates
+from imgcls.eda.statistics import Columns, group_stats
+from imgcls.eda.types import Profile, Size, Sizes, Unreadable, UnreadableImage
 
 if TYPE_CHECKING:
     from imgcls.data import Dataset
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class UnreadableImage(_Frozen):
-    path: str
-    """In the dataset."""
-    code: str
-    """Stable: `broken_image`, `unsupported_image`, `empty_image`, `image_too_large`."""
-    reason: str
-    """A sentence for people."""
-
-
-class Unreadable(_Frozen):
-    total: int
-    images: list[UnreadableImage]
-    """In path order, the first 1,000."""
-
-
-class Size(_Frozen):
-    width: int
-    """In pixels."""
-    height: int
-    """In pixels."""
-    images: int
-
-
-class Sizes(_Frozen):
-    total: int
-    """Different sizes."""
-    sizes: list[Size]
-    """The 1,000 most frequent, the most frequent first."""
-
-
-class Profile(_Frozen):
-    """Of one dataset with the splits of one seed; see `GroupStats` for units."""
-
-    schema_version: int = 1
-    tag: str
-    """`name:version` of the dataset."""
-    seed: int
-    """Decides the splits that the dataset does not state."""
-    labels: list[str]
-    """Classes with readable images, sorted."""
-    overall: GroupStats
-    splits: dict[str, GroupStats]
-    """By `train`, `val`, `test`; all three are always there."""
-    classes: dict[str, GroupStats]
-    """By label, over all splits; classes without readable images are here too."""
-    split_classes: dict[str, dict[str, GroupStats]]
-    """By split, then by label: every split names every class."""
-    sizes: Sizes
-    """Widths and heights that occur."""
-    duplicates: Duplicates
-    unreadable: Unreadable
 
 
 def profile(dataset: "Dataset") -> Profile:

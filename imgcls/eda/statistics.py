@@ -6,66 +6,15 @@ index holds integer sums over fully decoded images.
 
 from collections import Counter
 from math import sqrt
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+
+from imgcls.eda.types import GroupStats, Range, Rgb
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Rgb = tuple[float, float, float]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Range(_Frozen):
-    """Of one number over the images of a group, each image counted once."""
-
-    mean: float
-    min: int
-    max: int
-
-    @classmethod
-    def of(cls, values: npt.NDArray[np.int64]) -> Self:
-        """Of at least one value."""
-        return cls(mean=float(values.mean()), min=int(values.min()), max=int(values.max()))
-
-
-class GroupStats(_Frozen):
-    """One group of images: all, a split, a class, or a class within a split.
-
-    Everything but `unreadable` is about readable images, upright (EXIF orientation applied). What
-    cannot be computed of a group without readable images is null.
-    """
-
-    images: int
-    """Readable images."""
-    unreadable: int
-    """Files that cannot be decoded."""
-    duplicates: int
-    """Images whose exact bytes another image of this group has already; the first is not one."""
-    pixels: Range | None
-    """Width x height of an image, in pixels."""
-    width: Range | None
-    """In pixels."""
-    height: Range | None
-    """In pixels."""
-    mean_rgb: Rgb | None
-    """Mean of R, G, B in 0-1 over all pixels of all images of the group: a large image weighs
-    more than a small one. Alpha lies over white, grey counts as R = G = B."""
-    std_rgb: Rgb | None
-    """Population standard deviation of R, G, B in 0-1 over the same pixels. It is that of the
-    pixels, not that of the images' means."""
-    formats: dict[str, int]
-    """Images by file format (`JPEG`, `PNG`, ...), the most frequent first."""
-    bytes_total: int
-    """File sizes together, encoded, in bytes."""
-    bytes_mean: float | None
-    """In bytes."""
 
 
 class Columns:
