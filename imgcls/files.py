@@ -13,13 +13,14 @@ from pathlib import Path
 
 from imgcls.errors import BadArgument
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
-_VERSION = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+NAME = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
+"""A model's or dataset's name, as a regular expression."""
+VERSION = r"[a-z0-9][a-z0-9._-]{0,62}"
 
 
 def check_name(name: str, what: str = "name") -> str:
     """A model's or dataset's name, as BentoML's tags allow it. Raises `BadArgument`."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise BadArgument(
             f"The {what} {name[:80]!r} is not valid: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             "beginning and ending with a letter or digit."
@@ -33,7 +34,7 @@ def split_tag(tag: str) -> tuple[str, str | None]:
     check_name(name, "tag")
     if version in ("", "latest"):
         return name, None
-    if not _VERSION.fullmatch(version):
+    if not re.fullmatch(VERSION, version):
         raise BadArgument(f"The tag {tag[:140]!r} is not valid: write it name:version.")
     return name, version
 

@@ -103,6 +103,7 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
     def _from_form(cls, form: FormData) -> Self:
         files: dict[str, list[UploadFile]] = {name: [] for name in cls.file_fields}
         values: dict[str, Any] = {}
+        given: set[str] = set()
         for name, value in form.multi_items():
             if name in cls.file_fields:
                 if not isinstance(value, UploadFile):
@@ -116,9 +117,12 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
                 raise BadArgument(f"There is no form field `{name[:80]}`; there are: {known}.")
             elif isinstance(value, UploadFile):
                 raise BadArgument(f"The form field `{name}` must be text, not a file.")
+            elif name in given:
+                raise BadArgument(f"The form field `{name}` was sent twice; send it once.")
             elif value not in ("", "null"):
                 # BentoML's clients send form fields as JSON, people as they are.
                 values[name] = json.loads(value) if _QUOTED.fullmatch(value) else value
+            given.add(name)
         # Files are handed on unvalidated; all other fields are checked against their types.
         checked = cls.__pydantic_validator__.validate_python(
             values | {name: [] for name in files}, strict=False

@@ -1,6 +1,7 @@
 """The OpenAPI document: BentoML's, with whole types and imgcls's own refusals written in.
 
-BentoML keeps only the first of alternative types and describes errors that imgcls does not send.
+BentoML keeps only the first of alternative types, describes errors that imgcls does not send, and
+says version 3.0.2, whose schemas know neither `null` as a type nor a number as `exclusiveMinimum`.
 """
 
 from http import HTTPStatus
@@ -15,12 +16,17 @@ _REF = "#/components/schemas/{model}"
 def document(service: Any, version: str) -> dict[str, Any]:
     """The OpenAPI document of a BentoML service whose methods are `endpoint`s."""
     spec: dict[str, Any] = service.openapi_spec.asdict()
+    spec["openapi"] = "3.1.0"
     spec["info"]["version"] = version
     schemas = spec["components"]["schemas"]
     _add(schemas, ErrorResponse, "validation")
     for api in service.apis.values():
         operation = spec["paths"][api.route]["post"]
-        (body,) = operation["requestBody"]["content"].values()
+        takes = operation["requestBody"]
+        takes["required"] = any(
+            field.is_required() for field in api.input_spec.model_fields.values()
+        )
+        (body,) = takes["content"].values()
         body["schema"] = _add(schemas, api.input_spec, "serialization")
         # Optional form fields may be left out; BentoML's clients send them as JSON, curl as text.
         body.pop("encoding", None)

@@ -30,7 +30,7 @@ from imgcls.errors import (
     BadArgument,
     BadRecipe,
 )
-from imgcls.files import check_name
+from imgcls.files import NAME, VERSION, check_name
 from imgcls.http import (
     FileField,
     FormRequest,
@@ -63,7 +63,12 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-ModelTag = Annotated[str, Field(examples=[CARD_EXAMPLE])]
+# The patterns are for the OpenAPI document alone: `check_name` refuses in better words.
+Name = Annotated[str, Field(json_schema_extra={"pattern": f"^{NAME}$"}, examples=["pets"])]
+ModelTag = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": f"^{NAME}(:({VERSION})?)?$"}, examples=[CARD_EXAMPLE]),
+]
 """`name:version`, or `name` for its newest version."""
 DatasetTag = Annotated[str, Field(examples=["pets:3f2a9c01d4e5"])]
 """`name:version`, or `name` for its newest version."""
@@ -73,8 +78,10 @@ JobId = Annotated[str, Field(examples=["20261121-083000-123456-a1b2"])]
 class PredictRequest(FormRequest):
     file_fields: ClassVar[frozenset[str]] = frozenset({"images"})
 
-    images: list[FileField] = Field(description="One or more image files.")
-    model: str | None = Field(None, description="A model's tag; the active model if left out.")
+    images: list[FileField] = Field(
+        description="One or more image files.", json_schema_extra={"minItems": 1}
+    )
+    model: ModelTag | None = Field(None, description="A model's tag; the active model if left out.")
     top_k: int | None = Field(None, description="Keep only the k largest probabilities.")
     threshold: float | None = Field(None, description="Two classes: overrides the model's own.")
 
@@ -84,7 +91,7 @@ class UploadRequest(FormRequest):
     max_mb: ClassVar[str] = "max_upload_mb"
 
     archive: FileField = Field(description="A zip or tar of class folders.")
-    name: str = Field(description="The dataset's name.", examples=["pets"])
+    name: Name = Field(description="The dataset's name.")
 
     @field_validator("archive", mode="wrap")
     @classmethod
@@ -94,7 +101,7 @@ class UploadRequest(FormRequest):
 
 class FitRequest(JsonRequest):
     dataset: DatasetTag
-    name: str = Field(description="The model's name in the store.", examples=["pets"])
+    name: Name = Field(description="The model's name in the store.")
     recipe: str | dict[str, Any] = Field(
         DEFAULT_RECIPE, description="A recipe's name, or a whole configuration with its `kind`."
     )
@@ -120,7 +127,7 @@ class ModelRequest(JsonRequest):
 
 
 class NameFilter(JsonRequest):
-    name: str | None = Field(None, description="Only models of this name.", examples=["pets"])
+    name: Name | None = Field(None, description="Only models of this name.")
 
 
 class Nothing(JsonRequest):

@@ -96,6 +96,8 @@ REFUSALS = [
     ("/predict", {"files": [("images", (None, "http://127.0.0.1:1/x.jpg"))]}, 400),
     ("/predict", {"files": {"picture": ("a.jpg", b"x")}}, 400),
     ("/predict", {"files": [("top_k", (None, "3"))]}, 400),
+    ("/predict", {"files": [*files(jpeg()), *[("top_k", (None, k)) for k in ("1", "2")]]}, 400),
+    ("/predict", {"files": [*files(jpeg()), *[("top_k", (None, ""))] * 2]}, 400),
     ("/predict", {"json": {}}, 415),
     ("/predict", {"content": b"--x", "headers": {"content-type": FORM}}, 400),
     ("/predict", {"content": b"garbage", "headers": {"content-type": f"{FORM}; boundary=x"}}, 400),
