@@ -20,6 +20,7 @@ The message is a sentence that says what was wrong and what to do next.
     │   └── JobNotFound         404 job_not_found
     ├── MethodNotAllowed        405 method_not_allowed
     ├── TimeLimitExceeded       408 time_limit
+    ├── BodyStalled             408 body_stalled
     ├── Conflict                409 conflict
     │   ├── NoActiveModel       409 no_active_model
     │   ├── ModelInUse          409 model_in_use
@@ -120,6 +121,10 @@ class MethodNotAllowed(ImgclsError):
 
 class TimeLimitExceeded(ImgclsError):
     status, code = 408, "time_limit"
+
+
+class BodyStalled(ImgclsError):
+    status, code = 408, "body_stalled"
 
 
 class Conflict(ImgclsError):

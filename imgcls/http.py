@@ -5,6 +5,7 @@ BentoML: files are never fetched from URLs, bodies are bounded while they are re
 refused in imgcls's own words, and no schema is rebuilt for a response.
 """
 
+import asyncio
 import functools
 import json
 import logging
@@ -28,6 +29,7 @@ from starlette.responses import Response
 
 from imgcls.errors import (
     BadArgument,
+    BodyStalled,
     ImgclsError,
     MethodNotAllowed,
     NotFound,
@@ -40,6 +42,8 @@ logger = logging.getLogger("imgcls.service")
 
 _MB = 1024 * 1024
 _MAX_FIELDS = 32
+_MAX_JSON_MB = 1
+"""Reading JSON takes the event loop's time and many times its size in memory."""
 _QUOTED = re.compile(r'"[^"\\\x00-\x1f]*"')
 
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
@@ -62,8 +66,7 @@ class JsonRequest(IODescriptor):  # type: ignore[misc]
     async def from_http_request(cls, request: Request, serde: Any) -> IODescriptor:
         try:
             _check_type(request, "application/json", optional=True)
-            limit = get_settings().max_body_mb
-            body = b"".join([chunk async for chunk in _limited(request, limit)])
+            body = b"".join([chunk async for chunk in _limited(request, _MAX_JSON_MB)])
             return cls.model_validate_json(body or b"{}")
         except ValidationError as err:
             return Refused(refused=_bad_argument(err))
@@ -214,6 +217,8 @@ def error_response(err: ImgclsError) -> Response:
     response = json_response(err.to_dict(), err.status)
     if err.retry_after is not None:
         response.headers["Retry-After"] = str(err.retry_after)
+    if isinstance(err, BodyStalled):
+        response.headers["Connection"] = "close"
     return response
 
 
@@ -241,13 +246,22 @@ def _check_type(request: Request, wanted: str, *, optional: bool = False) -> Non
 
 
 async def _limited(request: Request, max_mb: int) -> AsyncGenerator[bytes, None]:
-    """The body, chunk by chunk, refused as soon as it is known to be too large."""
+    """The body, chunk by chunk, refused as soon as it is known to be too large or stands still."""
     message = f"The body is larger than the {max_mb} MiB that are accepted."
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_mb * _MB:
         raise TooLarge(message)
+    patience = get_settings().body_stall_s
+    chunks = request.stream()
     received = 0
-    async for chunk in request.stream():
+    while True:
+        try:
+            async with asyncio.timeout(patience):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as err:
+            raise BodyStalled(f"No more of the body came within {patience:g} s.") from err
         received += len(chunk)
         if received > max_mb * _MB:
             raise TooLarge(message)

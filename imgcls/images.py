@@ -30,6 +30,14 @@ EXTENSIONS = frozenset(
 _ORIENTATION_TAG = 0x0112
 _EXIF_SEARCH = 128 * 1024
 """Bytes at the head of a JPEG in which its EXIF segment is looked for."""
+_MAX_SCANS = 64
+"""Scans a JPEG may have: progressive ones have about ten. Each is a pass over the whole picture
+that a few bytes can ask for, so that a small file could keep a decoder busy for hours."""
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+"""Those that stand before a segment with a length, or end the picture."""
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_SEQUENTIAL = (0xC0, 0xC1)
+"""Markers of frames that are not progressive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +76,10 @@ def decode(
 
     Raises `EmptyImage`, `UnsupportedImage`, `BrokenImage` or `ImageTooLarge`.
     """
-    if _is_jpeg(data) and (pixels := _decode_jpeg(data, min_size, max_pixels)) is not None:
-        return pixels
+    if _is_jpeg(data):
+        _check_scans(data)
+        if (pixels := _decode_jpeg(data, min_size, max_pixels)) is not None:
+            return pixels
     with _open(data, max_pixels) as image:
         try:
             if image.format == "JPEG" and min_size is not None:
@@ -140,6 +150,33 @@ def _decode_jpeg(
     except ValueError:
         return None
     return _upright(pixels, orientation)
+
+
+def _check_scans(data: bytes) -> None:
+    if not _has_one_scan(data) and _scans(data) > _MAX_SCANS:
+        raise BrokenImage(f"The JPEG image has more than {_MAX_SCANS} scans; save it again.")
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether the first scan holds all components, as in most JPEGs; costs 2 us."""
+    at, components = 2, 0
+    while at + 10 < len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        if kind in _SEQUENTIAL:
+            components = data[at + 9]
+        elif kind == _START_OF_SCAN[1]:
+            return data[at + 4] == components
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return False
+
+
+def _scans(data: bytes) -> int:
+    """Scans before the end of a JPEG (ITU-T T.81, B.1): coded data holds no such markers."""
+    count, at = 0, 2
+    while (found := _JPEG_MARKER.search(data, at)) and found.group() != _END_OF_IMAGE:
+        count += found.group() == _START_OF_SCAN
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return count
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

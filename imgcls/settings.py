@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     max_images: int = Field(default=256, gt=0)
     """Images in one `/predict`."""
     max_body_mb: int = Field(default=64, gt=0)
-    """MiB in a request body, `/upload` excepted."""
+    """MiB in a request body, `/upload` excepted; JSON may have one."""
+    body_stall_s: float = Field(default=30, gt=0)
+    """Seconds for which a request body may bring nothing; then it is refused with 408."""
     max_upload_mb: int = Field(default=8192, gt=0)
     """MiB in the archive sent to `/upload`."""
     max_archive_files: int = Field(default=2_000_000, gt=0)

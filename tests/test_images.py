@@ -160,6 +160,27 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each costs a pass over the picture."""
+    data = encode(Image.new("RGB", (640, 480), "gray"), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * count + data[-2:]
+
+
+def test_a_jpeg_with_countless_scans_is_refused_before_decoding() -> None:
+    assert images.decode(many_scans(20)).shape == (480, 640, 3)
+    with pytest.raises(BrokenImage, match="scans"):
+        images.decode(many_scans(1000))
+
+
+def test_what_lies_behind_a_jpeg_is_not_taken_for_scans() -> None:
+    film = b"\xff\xda\x00\x02" * 1000
+    assert images.decode(many_scans(0) + film).shape == (480, 640, 3)
+    thumbnail = b"\xff\xe2" + struct.pack(">H", len(film) + 2) + film
+    data = many_scans(0)
+    assert images.decode(data[:2] + thumbnail + data[2:]).shape == (480, 640, 3)
+
+
 def test_too_many_pixels_are_refused_before_decoding() -> None:
     with pytest.raises(ImageTooLarge, match="pixels"):
         images.decode(png_header(60_000, 60_000))

@@ -1,0 +1,117 @@
+"""A real service under hostile requests: each is refused, and good ones are answered meanwhile."""
+
+import concurrent.futures
+import itertools
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from loadtests.hostile import BOUNDARY, Attack, attacks, send, status
+from tests.conftest import Server, start_server
+from tests.fakes import jpeg, tiny_model
+
+COUNT = int(os.environ.get("HOSTILE_REQUESTS", "2000"))
+SEED = int(os.environ.get("HOSTILE_SEED", "0"))
+EACH = 25
+"""Hostile requests before a good one."""
+STALL_S = 1
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two workers with an active model, and little patience with bodies that stand still."""
+    root = tmp_path_factory.mktemp("hostile")
+    started = start_server(root, workers=2, IMGCLS_BODY_STALL_S=str(STALL_S))
+    tag = tiny_model(root / "model", started.registry)
+    httpx.post(f"{started.url}/set", json={"tag": tag}).raise_for_status()
+    yield started
+    started.stop()
+
+
+def workers(server: Server) -> set[int]:
+    return {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+
+
+def label_of_a_good_picture(server: Server) -> str:
+    """What a new client, on a connection of its own, is told about a green picture."""
+    answer = httpx.post(f"{server.url}/predict", files={"images": ("a.jpg", jpeg("green"))})
+    return str(answer.json()["predictions"][0]["label"]) if answer.is_success else answer.text
+
+
+def fault(server: Server, attack: Attack) -> str | None:
+    """What is wrong with the answer to one attack, if anything."""
+    try:
+        answer = send("127.0.0.1", server.port, attack)
+    except TimeoutError:
+        return "no answer in time"
+    code = status(answer)
+    if code is None:
+        return "hung up without an answer" if attack.ending == "answer" else None
+    return f"{code}: {answer[-300:]!r}" if code >= 500 and code != 503 else None
+
+
+def test_hostile_requests_harm_neither_workers_nor_other_clients(server: Server) -> None:
+    before = workers(server)
+    corpus = itertools.islice(attacks(SEED), COUNT)
+    faults: list[str] = []
+    good: list[str] = []
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        while batch := list(itertools.islice(corpus, EACH)):
+            asked = threads.submit(label_of_a_good_picture, server)
+            found = threads.map(lambda attack: fault(server, attack), batch)
+            faults += [f"{a.name}: {f}" for a, f in zip(batch, found, strict=True) if f]
+            good.append(asked.result())
+    assert not faults, "\n".join(faults[:20])
+    assert set(good) == {"green"}
+    assert len(good) >= COUNT // EACH
+    assert workers(server) == before
+
+
+def test_the_same_seed_makes_the_same_attacks() -> None:
+    first, again, other = (list(itertools.islice(attacks(seed), 50)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_bodies_that_stand_still_are_refused_and_hold_up_nobody(server: Server) -> None:
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+        b"Content-Type: multipart/form-data; boundary=" + BOUNDARY + b"\r\n\r\n--"
+    )
+    slow = [socket.create_connection(("127.0.0.1", server.port), 30) for _ in range(100)]
+    try:
+        for connection in slow:
+            connection.sendall(head)
+        assert label_of_a_good_picture(server) == "green"
+        for connection in slow:
+            answer = b""
+            while chunk := connection.recv(65_536):  # to its end: the connection is closed
+                answer += chunk
+            assert status(answer) == 408
+            assert b'"code":"body_stalled"' in answer
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_a_body_that_comes_slowly_but_comes_is_read(server: Server) -> None:
+    def chunks() -> Iterator[bytes]:
+        for letter in b'{"tag": "nothing"}':
+            yield bytes([letter])
+            time.sleep(STALL_S / 10)
+
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{server.url}/info", content=chunks(), headers=headers, timeout=30)
+    assert answer.json()["code"] == "model_not_found"
+
+
+def test_json_is_read_up_to_a_mebibyte(server: Server) -> None:
+    body = b'{"tag": "' + b"a" * 1_100_000 + b'"}'
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{server.url}/info", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
