@@ -36,6 +36,7 @@ from imgcls.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
+from imgcls.logs import Requests, note
 from imgcls.settings import get_settings
 
 logger = logging.getLogger("imgcls.service")
@@ -191,7 +192,8 @@ class Lean:
 
 
 def lean(service: Any) -> Any:
-    """Class decorator for a BentoML service: serve it without those layers."""
+    """Class decorator for a BentoML service: without those layers, with an id for each request."""
+    service.add_asgi_middleware(Requests)
     service.add_asgi_middleware(Lean)
     return service
 
@@ -214,6 +216,7 @@ def json_response(result: Any, status: int = 200) -> Response:
 
 
 def error_response(err: ImgclsError) -> Response:
+    note(code=err.code)
     response = json_response(err.to_dict(), err.status)
     if err.retry_after is not None:
         response.headers["Retry-After"] = str(err.retry_after)

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import imgcls
+from imgcls import logs
 from imgcls.card import ModelCard
 from imgcls.data.summary import DatasetSummary
 from imgcls.eda import Profile
@@ -169,6 +170,7 @@ class ImageClassifier:
         # NumPy, Pillow and ONNX Runtime, a third of a second of every start.
         from imgcls.predictor import Predictor
 
+        logs.configure(get_settings().log_format)
         self.predictor = Predictor(self.registry)
         await self.predictor.start()
         bind_endpoints(self)
@@ -193,9 +195,11 @@ class ImageClassifier:
         """Classify one or more images with the active model, or with `model`."""
         with self.predictor.admitted(len(images)):
             files = [await image.read() for image in images]
-            return await self.predictor.predict(
+            answer = await self.predictor.predict(
                 files, model=model, top_k=top_k, threshold=threshold
             )
+        logs.note(model=answer["model"], images=len(files))
+        return answer
 
     # Data.
 

@@ -7,6 +7,7 @@ stops the process with the name of the variable.
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -60,6 +61,11 @@ class Settings(BaseSettings):
     """Threads of one inference session; 0 shares the cores between the workers."""
     providers: str = "auto"
     """ONNX Runtime execution providers, comma-separated; `auto` takes CUDA where it is."""
+
+    # What it says of itself.
+    log_access: bool = False
+    """A line for each request on the logger `imgcls.access`."""
+    log_format: Literal["text", "json"] = "text"
 
     # Training.
     max_jobs: int = Field(default=16, gt=0)

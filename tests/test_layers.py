@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS: list[set[str]] = [
     {"errors", "settings"},
+    {"logs"},
     {"card", "files", "recipes", "console", "http"},
     {"images", "schemas"},
     {"data", "engine", "jobs"},
