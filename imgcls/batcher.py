@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgcls.engine import Engine, Floats
+from imgcls.engine import Floats
 from imgcls.errors import Overloaded
 from imgcls.images import Pixels
+from imgcls.watch import Watched
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Batcher:
     """
 
     def __init__(
-        self, engine: Engine, executor: Executor, *, max_batch: int, max_queue: int
+        self, engine: Watched, executor: Executor, *, max_batch: int, max_queue: int
     ) -> None:
         self.engine = engine
         self._executor = executor
@@ -42,6 +43,11 @@ class Batcher:
         self._max_queue = max_queue
         self._queue: deque[_Waiting] = deque()
         self._running: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue; those that run now are not."""
+        return len(self._queue)
 
     async def submit(self, pixels: Pixels, *, deadline: float) -> Floats:
         """`uint8 [H, W, 3]` to its probabilities, `float32 [C]`.

@@ -37,6 +37,7 @@ from imgcls.errors import (
     UnsupportedMediaType,
 )
 from imgcls.logs import Requests, note
+from imgcls.metrics import get_metrics
 from imgcls.settings import get_settings
 
 logger = logging.getLogger("imgcls.service")
@@ -216,6 +217,7 @@ def json_response(result: Any, status: int = 200) -> Response:
 
 
 def error_response(err: ImgclsError) -> Response:
+    get_metrics().refused(err.code)
     note(code=err.code)
     response = json_response(err.to_dict(), err.status)
     if err.retry_after is not None:

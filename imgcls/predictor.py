@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -21,8 +22,10 @@ from imgcls.batcher import Batcher
 from imgcls.card import ModelCard, Preprocessing
 from imgcls.engine import Engine, Floats, gate, verdicts
 from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel, Overloaded
+from imgcls.metrics import ModelTallies, get_metrics
 from imgcls.registry import Registry, Stamp
 from imgcls.settings import Settings, get_settings
+from imgcls.watch import Watched
 
 logger = logging.getLogger("imgcls.predictor")
 
@@ -48,6 +51,9 @@ class Predictor:
         self._others: OrderedDict[str, asyncio.Task[Batcher]] = OrderedDict()
         self._follower: asyncio.Task[None] | None = None
         self._admitted = 0
+        self._metrics = get_metrics()
+        self._loaded: WeakValueDictionary[str, Batcher] = WeakValueDictionary()
+        """Batchers by tag, for as long as anything uses them."""
 
     # Life.
 
@@ -61,6 +67,7 @@ class Predictor:
             self._follower.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._follower
+        self._publish()
         for threads in (self._engine_thread, self._decode_threads, self._load_thread):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -100,6 +107,7 @@ class Predictor:
         """
         if not files:
             raise BadArgument("Send at least one file in the form field `images`.")
+        started = time.monotonic()
         batcher = await self._batcher(model)
         card = batcher.engine.card
         card.check_options(top_k, threshold)
@@ -119,17 +127,30 @@ class Predictor:
                     raise answer
                 else:
                     predictions.append(render(card, answer, top_k=top_k, threshold=threshold))
+        self._count(batcher.engine.tallies, predictions, time.monotonic() - started)
         return {"model": card.tag, "predictions": predictions}
 
     async def _answer(self, batcher: Batcher, file: bytes, deadline: float) -> Floats:
         preprocessing = batcher.engine.card.preprocessing
+        started = time.monotonic()
         if _is_small(file):
             pixels = images.load(file, preprocessing)
         else:
             pixels = await asyncio.get_running_loop().run_in_executor(
                 self._decode_threads, _decode, file, preprocessing, deadline
             )
+        batcher.engine.tallies.decode_seconds.add(time.monotonic() - started)
         return await batcher.submit(pixels, deadline=deadline)
+
+    def _count(
+        self, tallies: ModelTallies, predictions: list[dict[str, Any]], seconds: float
+    ) -> None:
+        tallies.request_seconds.add(seconds)
+        for prediction in predictions:
+            if "error" in prediction:
+                self._metrics.refused(prediction["code"])
+            else:
+                tallies.confidence.add(prediction["probability"])
 
     # Models.
 
@@ -207,10 +228,20 @@ class Predictor:
         while True:
             await asyncio.sleep(self._settings.poll_ms / 1000)
             try:
+                self._publish()
                 if self._stamp != self.registry.stamp():
                     await self._refresh()
             except Exception:  # whatever it was, a later look may succeed
                 logger.exception("The active model could not be followed")
+
+    def _publish(self) -> None:
+        loaded = dict(self._loaded)
+        scores = {tag: batcher.engine.drift() for tag, batcher in loaded.items()}
+        self._metrics.publish(
+            active=self._active.engine.card.tag if self._active else None,
+            waiting={tag: batcher.waiting for tag, batcher in loaded.items()},
+            drift={tag: score for tag, score in scores.items() if score is not None},
+        )
 
     async def _refresh(self) -> None:
         """Load whatever the pointer names now; a model that fails its gate changes nothing."""
@@ -244,12 +275,14 @@ class Predictor:
 
     def _new_batcher(self, engine: Engine) -> Batcher:
         settings = self._settings
-        return Batcher(
-            engine,
+        tag = engine.card.tag
+        batcher = self._loaded[tag] = Batcher(
+            Watched(engine, self._metrics.model(tag)),
             self._engine_thread,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
         )
+        return batcher
 
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._load_thread, function, *args)

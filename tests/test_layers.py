@@ -12,10 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS: list[set[str]] = [
     {"errors", "settings"},
-    {"logs"},
-    {"card", "files", "recipes", "console", "http"},
+    {"logs", "metrics"},
+    {"card", "files", "recipes", "console", "http", "drift"},
     {"images", "schemas"},
     {"data", "engine", "jobs"},
+    {"watch"},
     {"batcher", "eda", "offline", "registry", "openapi"},
     {"predictor", "client"},
     {"__init__"},

@@ -9,6 +9,7 @@ import numpy as np
 
 from imgcls.card import GRAPH_FILE, ModelCard
 from imgcls.data import Dataset, open_dataset
+from imgcls.drift import Reference
 from imgcls.engine import gate
 from imgcls.recipes import Cnn, Recipe, load_recipe
 from imgcls.registry import Registry
@@ -96,7 +97,10 @@ def _finish(
         # Spread over the split, so that all classes take part.
         some = np.unique(np.linspace(0, len(val) - 1, min(len(val), PARITY_IMAGES)).astype(int))
         pixels = load_pixels(dataset, val[some], fitted.preprocessing)
-        parity = export.compare(graph.run(pixels)[0], fitted.val[some])
+        answers, embedding = graph.run(pixels)
+        parity = export.compare(answers, fitted.val[some])
+        if reference := Reference.of(embedding):
+            reference.save(folder)
         emit("exporting", progress=0.9)
         export.write_goldens(
             folder, graph, dataset, test, dataset.targets(test), fitted.preprocessing

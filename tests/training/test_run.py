@@ -11,6 +11,7 @@ import torch
 from imgcls import images
 from imgcls.card import GOLDEN_DIR, GRAPH_FILE, GoldenSet
 from imgcls.data import Dataset, open_dataset
+from imgcls.drift import MIN_REFERENCE, Reference
 from imgcls.engine import Engine
 from imgcls.errors import BadDataset, BadModel, BadRecipe, GateFailed
 from imgcls.recipes import Cnn, LinearProbe
@@ -87,6 +88,23 @@ def test_the_registered_graph_answers_at_any_batch_size_and_replays_its_goldens(
     assert [f.name for f in folder.iterdir() if f.name.endswith(".data")] == []
     goldens = GoldenSet.model_validate_json((folder / GOLDEN_DIR / "golden.json").read_bytes())
     assert 8 <= len(goldens.images) <= 16
+
+
+def test_the_embedding_of_held_out_images_is_the_reference_for_drift(
+    shapes: Callable[..., Path], registry: Registry, small_cnn: Cnn
+) -> None:
+    dataset = open_dataset(shapes(each=70))
+    val = dataset.rows("val")
+    assert len(val) >= MIN_REFERENCE
+    card = train(dataset, small_cnn, name="shapes", registry=registry)
+    folder = registry.folder(card.tag)
+    reference = Reference.load(folder)
+    assert reference is not None
+    pixels = np.stack([images.load(dataset.read(row), card.preprocessing) for row in val])
+    _, embedding = Engine.load(folder).run(pixels)
+    assert reference.images == len(val)
+    assert np.allclose(reference.mean, embedding.mean(axis=0), atol=1e-4)
+    assert np.allclose(reference.std, embedding.std(axis=0), atol=1e-4)
 
 
 def test_a_changed_graph_or_golden_image_is_noticed(
