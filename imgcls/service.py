@@ -43,6 +43,7 @@ from imgcls.http import (
     no_such_route,
 )
 from imgcls.jobs import MAX_TIME_LIMIT, JobRequest, Jobs
+from imgcls.monitor import PredictionLog
 from imgcls.openapi import document
 from imgcls.recipes import DEFAULT_RECIPE, LinearProbe, Recipe, load_recipe
 from imgcls.registry import Registry
@@ -171,6 +172,7 @@ class ImageClassifier:
         from imgcls.predictor import Predictor
 
         logs.configure(get_settings().log_format)
+        self.predictions = PredictionLog(get_settings().monitor_rate)
         self.predictor = Predictor(self.registry)
         await self.predictor.start()
         bind_endpoints(self)
@@ -181,6 +183,7 @@ class ImageClassifier:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
         await self.predictor.stop()
+        self.predictions.close()
 
     # Predictions.
 
@@ -199,6 +202,7 @@ class ImageClassifier:
                 files, model=model, top_k=top_k, threshold=threshold
             )
         logs.note(model=answer["model"], images=len(files))
+        self.predictions.offer(files, answer)
         return answer
 
     # Data.

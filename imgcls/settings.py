@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     log_access: bool = False
     """A line for each request on the logger `imgcls.access`."""
     log_format: Literal["text", "json"] = "text"
+    monitor_rate: float = Field(default=0, ge=0, le=1)
+    """Share of answers that are written through `bentoml.monitor`."""
 
     # Training.
     max_jobs: int = Field(default=16, gt=0)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: list[set[str]] = [
     {"errors", "settings"},
     {"logs", "metrics"},
-    {"card", "files", "recipes", "console", "http", "drift"},
+    {"card", "files", "recipes", "console", "http", "drift", "monitor"},
     {"images", "schemas"},
     {"data", "engine", "jobs"},
     {"watch"},
