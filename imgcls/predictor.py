@@ -33,6 +33,10 @@ _INLINE_BYTES = 16 * 1024
 _INLINE_PIXELS = 128 * 128
 """Images up to this are decoded in the event loop: quicker than handing them to a thread."""
 _DECODE_THREADS = 2
+_READY_SECONDS = 2.0
+"""An answer proves for so long that predictions work."""
+_PROBE_SECONDS = 5.0
+"""A blank image must be answered within this."""
 
 
 class Predictor:
@@ -151,6 +155,31 @@ class Predictor:
                 self._metrics.refused(prediction["code"])
             else:
                 tallies.confidence.add(prediction["probability"])
+
+    async def ready(self) -> bool:
+        """Whether `/predict` works: true with no model active, which is a normal first state.
+
+        With one, an answer of the last `_READY_SECONDS` is proof enough; else a blank image goes
+        through its queue. False where the pointer names a model that cannot be loaded, and no
+        other answers in its place.
+        """
+        try:
+            batcher = await self._batcher(None)
+            answered = time.monotonic() - batcher.engine.answered_at
+            return answered < _READY_SECONDS or await self._probe(batcher)
+        except NoActiveModel:
+            return self._fault is None
+        except Exception as err:  # whatever it was, it is why predictions fail
+            logger.error("Not ready: %r", err)
+            return False
+
+    async def _probe(self, batcher: Batcher) -> bool:
+        size = batcher.engine.card.preprocessing
+        blank = np.zeros((size.height, size.width, 3), np.uint8)
+        batcher.engine.look_away()
+        async with asyncio.timeout(_PROBE_SECONDS):
+            row = await batcher.submit(blank, deadline=time.monotonic() + _PROBE_SECONDS)
+        return bool(np.isfinite(row).all())
 
     # Models.
 

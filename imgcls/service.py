@@ -185,6 +185,10 @@ class ImageClassifier:
         await self.predictor.stop()
         self.predictions.close()
 
+    async def __is_ready__(self) -> bool:
+        """What `/readyz` asks, by BentoML's name for it."""
+        return await self.predictor.ready()
+
     # Predictions.
 
     @endpoint("/predict", PredictRequest, PredictResponse)

@@ -150,3 +150,23 @@ def test_live_images_move_the_score(
     score = run(watched(registry, tmp_path / "m", monkeypatch), colours * 50)
     assert score is not None
     assert expected(score), score
+
+
+def test_probes_of_readiness_are_no_images(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.point(colourful(registry, tmp_path / "m"))
+    monkeypatch.setattr("imgcls.predictor._READY_SECONDS", 0)
+    predictor = Predictor(registry)
+
+    async def main() -> float | None:
+        await predictor.start()
+        try:
+            batcher = await predictor._batcher(None)
+            for _ in range(MIN_SEEN + 50):
+                assert await predictor.ready()
+            return batcher.engine.drift()
+        finally:
+            await predictor.stop()
+
+    assert asyncio.run(main()) is None
