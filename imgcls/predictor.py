@@ -257,20 +257,23 @@ class Predictor:
         while True:
             await asyncio.sleep(self._settings.poll_ms / 1000)
             try:
-                self._publish()
                 if self._stamp != self.registry.stamp():
                     await self._refresh()
             except Exception:  # whatever it was, a later look may succeed
                 logger.exception("The active model could not be followed")
+            self._publish()
 
     def _publish(self) -> None:
         loaded = dict(self._loaded)
         scores = {tag: batcher.engine.drift() for tag, batcher in loaded.items()}
-        self._metrics.publish(
-            active=self._active.engine.card.tag if self._active else None,
-            waiting={tag: batcher.waiting for tag, batcher in loaded.items()},
-            drift={tag: score for tag, score in scores.items() if score is not None},
-        )
+        try:
+            self._metrics.publish(
+                active=self._active.engine.card.tag if self._active else None,
+                waiting={tag: batcher.waiting for tag, batcher in loaded.items()},
+                drift={tag: score for tag, score in scores.items() if score is not None},
+            )
+        except Exception:  # whatever it was, predictions go on without being counted
+            logger.exception("The metrics could not be published")
 
     async def _refresh(self) -> None:
         """Load whatever the pointer names now; a model that fails its gate changes nothing."""

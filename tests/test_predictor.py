@@ -219,6 +219,25 @@ def test_following_survives_any_failure(
     run(registry, check)
 
 
+def test_a_failure_of_the_metrics_stops_neither_answers_nor_following(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+    registry.point(a)
+    monkeypatch.setattr("imgcls.metrics.Metrics.publish", lambda *_, **__: 1 / 0)
+
+    async def check(predictor: Predictor) -> None:
+        await asyncio.sleep(0.3)
+        assert await label(predictor, "red") == "red"
+        registry.point(b)
+        await asyncio.sleep(0.6)
+        assert predictor._active is not None
+        assert predictor._active.engine.card.tag == b
+
+    run(registry, check)
+
+
 def test_too_many_images_under_way_are_refused(registry: Registry, tmp_path: Path) -> None:
     registry.point(tiny_model(tmp_path / "a", registry))
 
