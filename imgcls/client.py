@@ -12,6 +12,7 @@ import contextlib
 import json
 import mimetypes
 import os
+import re
 import tempfile
 import time
 import zipfile
@@ -23,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from imgcls.auth import TOKEN
 from imgcls.card import ModelCard
 from imgcls.errors import BY_CODE, BadArgument, ImgclsError
 from imgcls.schemas import (
@@ -50,7 +52,8 @@ class Client:
     """One server. Safe to share between threads; close it, or use it in a `with`.
 
     `timeout` is in seconds, for each wait on the network. `upload`, `eda` and a `fit` that waits
-    take as long as their work does. `token` is sent as `Authorization: Bearer`.
+    take as long as their work does. `token` is sent as `Authorization: Bearer`; one that the
+    server does not know raises `Unauthorized`, one of too small a role `Forbidden`.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Client:
     ) -> None:
         self.url = url.rstrip("/")
         self._slow = httpx.Timeout(timeout, read=None, write=None)
+        if token and not re.fullmatch(TOKEN, token):
+            raise BadArgument("The token has characters that no token has, perhaps a line's end.")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)

@@ -14,6 +14,9 @@ The message is a sentence that says what was wrong and what to do next.
     │   │   └── BadArchive      400 bad_archive
     │   ├── BadRecipe           400 bad_recipe
     │   └── BadModel            400 bad_model
+    ├── Unauthorized            401 unauthorized
+    ├── Forbidden               403 forbidden
+    │   └── CrossSite           403 cross_site
     ├── NotFound                404 not_found
     │   ├── ModelNotFound       404 model_not_found
     │   ├── DatasetNotFound     404 dataset_not_found
@@ -97,6 +100,18 @@ class BadRecipe(BadArgument):
 
 class BadModel(BadArgument):
     code = "bad_model"
+
+
+class Unauthorized(ImgclsError):
+    status, code = 401, "unauthorized"
+
+
+class Forbidden(ImgclsError):
+    status, code = 403, "forbidden"
+
+
+class CrossSite(Forbidden):
+    code = "cross_site"
 
 
 class NotFound(ImgclsError):

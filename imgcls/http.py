@@ -27,6 +27,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from imgcls.auth import Role
 from imgcls.errors import (
     BadArgument,
     BodyStalled,
@@ -138,9 +139,12 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
 
 
 def endpoint(
-    route: str, takes: type[IODescriptor], gives: type[BaseModel]
+    route: str, takes: type[IODescriptor], gives: type[BaseModel], *, role: Role
 ) -> Callable[[Method], Any]:
-    """A BentoML API from an async method: errors become refusals, results JSON."""
+    """A BentoML API from an async method: errors become refusals, results JSON.
+
+    `role` is what a caller's token must have, where the service has tokens.
+    """
 
     def decorate(method: Method) -> Any:
         @functools.wraps(method)
@@ -157,9 +161,15 @@ def endpoint(
                     ImgclsError("Something failed on the server; its log says what.")
                 )
 
+        call.role = role  # type: ignore[attr-defined]
         return bentoml.api(call, route=route, input_spec=takes, output_spec=gives)
 
     return decorate
+
+
+def roles(service: Any) -> dict[str, Role]:
+    """The role that each route of a service of `endpoint`s needs."""
+    return {api.route: api.func.role for api in service.apis.values()}
 
 
 class Lean:

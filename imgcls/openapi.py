@@ -7,14 +7,20 @@ says version 3.0.2, whose schemas know neither `null` as a type nor a number as 
 from http import HTTPStatus
 from typing import Any
 
+from imgcls.auth import Role
 from imgcls.errors import BY_CODE
+from imgcls.http import roles
 from imgcls.schemas import ErrorResponse
+from imgcls.settings import get_settings
 
 _REF = "#/components/schemas/{model}"
 
 
 def document(service: Any, version: str) -> dict[str, Any]:
-    """The OpenAPI document of a BentoML service whose methods are `endpoint`s."""
+    """The OpenAPI document of a BentoML service whose methods are `endpoint`s.
+
+    Where the settings hold tokens, it says which role each operation needs.
+    """
     spec: dict[str, Any] = service.openapi_spec.asdict()
     spec["openapi"] = "3.1.0"
     spec["info"]["version"] = version
@@ -35,7 +41,21 @@ def document(service: Any, version: str) -> dict[str, Any]:
             "200": {"description": "OK", "content": {"application/json": {"schema": answer}}},
             **_refusals(),
         }
+    if get_settings().has_tokens:
+        _secure(spec, roles(service))
     return spec
+
+
+def _secure(spec: dict[str, Any], needed: dict[str, Role]) -> None:
+    spec["components"]["securitySchemes"] = {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token of the service; the role `manage` includes `predict`.",
+        }
+    }
+    for route, role in needed.items():
+        spec["paths"][route]["post"]["security"] = [{"token": [role]}]
 
 
 def _add(schemas: dict[str, Any], model: Any, mode: Any) -> dict[str, str]:

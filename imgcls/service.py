@@ -32,6 +32,7 @@ from imgcls.errors import (
     BadRecipe,
 )
 from imgcls.files import NAME, VERSION, check_name
+from imgcls.guard import guard
 from imgcls.http import (
     FileField,
     FormRequest,
@@ -145,6 +146,7 @@ async def _openapi(request: Request) -> Response:
     return json_response(document(ImageClassifier, imgcls.__version__))
 
 
+@guard
 @lean
 @bentoml.asgi_app(
     Starlette(
@@ -191,7 +193,7 @@ class ImageClassifier:
 
     # Predictions.
 
-    @endpoint("/predict", PredictRequest, PredictResponse)
+    @endpoint("/predict", PredictRequest, PredictResponse, role="predict")
     async def predict(
         self,
         images: list[UploadFile],
@@ -211,7 +213,7 @@ class ImageClassifier:
 
     # Data.
 
-    @endpoint("/upload", UploadRequest, DatasetSummary)
+    @endpoint("/upload", UploadRequest, DatasetSummary, role="manage")
     async def upload(self, archive: list[UploadFile], name: str) -> DatasetSummary:
         """Store a zip or tar of class folders as a dataset; its version is its content's hash."""
         check_name(name, "dataset name")
@@ -219,19 +221,19 @@ class ImageClassifier:
             raise BadArgument("Send exactly one file in the form field `archive`.")
         return await in_thread(_store_upload, archive[0], name)
 
-    @endpoint("/datasets", Nothing, DatasetsResponse)
+    @endpoint("/datasets", Nothing, DatasetsResponse, role="manage")
     async def datasets(self) -> DatasetsResponse:
         """All stored datasets, newest first."""
         return DatasetsResponse(datasets=await in_thread(lambda: _dataset_store().list()))
 
-    @endpoint("/eda", DatasetRequest, Profile)
+    @endpoint("/eda", DatasetRequest, Profile, role="manage")
     async def eda(self, dataset: str) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
         return await in_thread(_profile, dataset)
 
     # Training.
 
-    @endpoint("/fit", FitRequest, FitResponse)
+    @endpoint("/fit", FitRequest, FitResponse, role="manage")
     async def fit(
         self,
         dataset: str,
@@ -264,58 +266,58 @@ class ImageClassifier:
             raise job.failure()
         return FitResponse(job=job, card=self.registry.get(job.tag))
 
-    @endpoint("/jobs", Nothing, JobsResponse)
+    @endpoint("/jobs", Nothing, JobsResponse, role="manage")
     async def list_jobs(self) -> JobsResponse:
         """All training jobs, newest first."""
         return JobsResponse(jobs=await in_thread(self.jobs.all))
 
-    @endpoint("/job", JobRequestById, Job)
+    @endpoint("/job", JobRequestById, Job, role="manage")
     async def job(self, id: str) -> Job:
         """State, stage, epoch, metrics so far and the time left of one job."""
         return await in_thread(self.jobs.get, id)
 
-    @endpoint("/cancel", JobRequestById, Job)
+    @endpoint("/cancel", JobRequestById, Job, role="manage")
     async def cancel(self, id: str) -> Job:
         """Stop a job that waits or runs; answers when its process is gone."""
         return await in_thread(self.jobs.cancel, id)
 
     # Models.
 
-    @endpoint("/list", NameFilter, ListResponse)
+    @endpoint("/list", NameFilter, ListResponse, role="predict")
     async def list(self, name: str | None) -> ListResponse:
         """All models, newest first, with hyperparameters and metrics."""
         return await in_thread(_list, self.registry, name)
 
-    @endpoint("/info", ModelRequest, ModelCard)
+    @endpoint("/info", ModelRequest, ModelCard, role="predict")
     async def info(self, tag: str) -> ModelCard:
         """The whole card of one model."""
         return await in_thread(self.registry.get, tag)
 
-    @endpoint("/set", ModelRequest, ActiveResponse)
+    @endpoint("/set", ModelRequest, ActiveResponse, role="manage")
     async def set(self, tag: str) -> ActiveResponse:
         """Make a model active, once it has loaded and answered its golden images rightly."""
         was = self.registry.active()
         await self.predictor.set(tag)
         return ActiveResponse(active=self.registry.active(), previous=was)
 
-    @endpoint("/rollback", Nothing, ActiveResponse)
+    @endpoint("/rollback", Nothing, ActiveResponse, role="manage")
     async def rollback(self) -> ActiveResponse:
         """Make the model active that was active before; the same checks apply."""
         was = self.registry.active()
         await self.predictor.rollback()
         return ActiveResponse(active=self.registry.active(), previous=was)
 
-    @endpoint("/unset", Nothing, ActiveResponse)
+    @endpoint("/unset", Nothing, ActiveResponse, role="manage")
     async def unset(self) -> ActiveResponse:
         """Leave no model active; `/rollback` brings the last one back."""
         return ActiveResponse(active=None, previous=await self.predictor.unset())
 
-    @endpoint("/remove", ModelRequest, RemoveResponse)
+    @endpoint("/remove", ModelRequest, RemoveResponse, role="manage")
     async def remove(self, tag: str) -> RemoveResponse:
         """Delete a model; the active one and baselines are refused."""
         return await in_thread(lambda: _removed(self.registry, [self.registry.remove(tag)]))
 
-    @endpoint("/remove_all", NameFilter, RemoveResponse)
+    @endpoint("/remove_all", NameFilter, RemoveResponse, role="manage")
     async def remove_all(self, name: str | None) -> RemoveResponse:
         """Delete all models but the active one and baselines."""
         return await in_thread(lambda: _removed(self.registry, self.registry.remove_all(name)))

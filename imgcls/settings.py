@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     max_archive_mb: int = Field(default=65_536, gt=0)
     """MiB that the files of an archive may have together once decompressed."""
 
+    # Who may call the service: see `imgcls/auth.py`.
+    tokens: SecretStr | None = None
+    """`role:TOKEN`, comma-separated."""
+    tokens_file: Path | None = None
+    """A file of `role:TOKEN` lines."""
+
     # The service.
     workers: int = Field(default=1, gt=0)
     max_batch: int = Field(default=32, gt=0)
@@ -76,6 +82,11 @@ class Settings(BaseSettings):
     """Jobs that are over and still listed; of older ones only the models stay."""
     fit_nice: int = Field(default=10, ge=0, le=19)
     """Niceness of a training process, so that predictions go first."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether callers need a token."""
+        return self.tokens is not None or self.tokens_file is not None
 
 
 @lru_cache

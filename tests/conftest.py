@@ -80,7 +80,9 @@ class Server:
             self.process.wait()
 
 
-def start_server(root: Path, *, workers: int = 1, **settings: str) -> Server:
+def start_server(
+    root: Path, *, workers: int = 1, host: str = "127.0.0.1", **settings: str
+) -> Server:
     """Serve the checkout on a free port with `root` as home; ready when this returns."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -97,7 +99,7 @@ def start_server(root: Path, *, workers: int = 1, **settings: str) -> Server:
     command = [sys.executable, "-m", "bentoml", "serve", "service:ImageClassifier"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            [*command, "--host", host, "--port", str(port)],
             cwd=ROOT,
             env=environment,
             stdout=output,

@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS: list[set[str]] = [
     {"errors", "settings"},
-    {"logs", "metrics"},
+    {"auth", "logs", "metrics"},
     {"card", "files", "recipes", "console", "http", "drift", "monitor"},
     {"images", "schemas"},
-    {"data", "engine", "jobs"},
+    {"data", "engine", "guard", "jobs"},
     {"watch"},
     {"batcher", "eda", "offline", "registry", "openapi"},
     {"predictor", "client"},

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from imgcls import console
+from imgcls.auth import own_token
 from imgcls.card import ModelCard
 from imgcls.cli.data import open_data, profile_tables
 from imgcls.cli.local_server import running_server
@@ -115,7 +116,7 @@ def write_digits(folder: Path) -> int:
 
 def _ask(url: str, card: ModelCard, pictures: list[bytes], truth: list[str]) -> int:
     """Predict over HTTP and compare; returns how many were right."""
-    with Client(url) as client:
+    with Client(url, token=own_token()) as client:
         answer = client.predict(pictures)
         single = client.predict(pictures[0])
     if {answer.model, single.model} != {card.tag}:

@@ -29,8 +29,10 @@ def serve(
         imgcls serve --host 0.0.0.0 --port 8080 --workers 4
         curl -F images=@cat.jpg http://127.0.0.1:3000/predict
     """
+    from imgcls.auth import given_tokens
     from imgcls.cli.local_server import check_port, serve_command
 
+    given_tokens()  # refused here in one line, not in the middle of a server's log
     check_port(host, port)
     environment = dict(os.environ)
     if workers is not None:
