@@ -6,6 +6,7 @@ Environment:
     SCENARIO          `steady` (default), or `set`: one user besides changes the active model
     LOADTEST_IMAGES   a folder or zip of JPEGs to send instead of the built-in pictures
     LOADTEST_MODELS   two tags, comma-separated, for `set`; default: the two newest models
+    LOADTEST_TOKEN    a token, where the service needs one; `set` needs the role `manage`
     LOADTEST_P99_MS   p99 of a prediction above this fails the run (default 2000)
 
 Locust exits with 1 when any request failed, when that p99 is exceeded, or when nothing was asked.
@@ -33,6 +34,8 @@ SCENARIO = os.environ.get("SCENARIO", "steady")
 SIZES = {(32, 32): 10, (256, 256): 6, (640, 480): 3, (1920, 1080): 1}
 """Width and height of the pictures, and how often each is sent."""
 PICTURES_A_SIZE = 16
+TOKEN = os.environ.get("LOADTEST_TOKEN")
+HEADERS = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
 P99_MS = float(os.environ.get("LOADTEST_P99_MS", "2000"))
 GRACE = 1.0
 """Seconds in which every worker must have followed a `set`."""
@@ -115,6 +118,7 @@ gevent.get_hub().loop.update_now()
 class Caller(FastHttpUser):
     """Sends pictures without pause, and now and then asks for the list of models."""
 
+    default_headers = HEADERS
     wait_time = constant(0)
     network_timeout = 60.0
     connection_timeout = 10.0
@@ -138,6 +142,7 @@ class Switcher(FastHttpUser):
     """Sets two models in turn, all the time: a `set` must cost nobody an answer."""
 
     abstract = SCENARIO != "set"
+    default_headers = HEADERS
     fixed_count = 1
     wait_time = constant(PAUSE)
     network_timeout = 60.0
