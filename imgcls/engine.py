@@ -4,7 +4,10 @@ The engine knows nothing of requests, batches or the store. It serves every kind
 all of them are one graph with the same input and outputs.
 """
 
+import ctypes
 import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,31 +23,42 @@ Floats = npt.NDArray[np.float32]
 
 
 class Engine:
-    """A loaded model. `load` is the way in; `run` may be called from any one thread at a time."""
+    """A loaded model. `load` is the way in; threads may share it."""
 
-    def __init__(self, folder: Path, card: ModelCard, session: ort.InferenceSession) -> None:
+    def __init__(
+        self, folder: Path, card: ModelCard, session: ort.InferenceSession, threads: int
+    ) -> None:
         self.folder = folder
         self.card = card
         self._session = session
+        on_cpu = session.get_providers()[0] == "CPUExecutionProvider"
+        self.parallel = side_by_side(threads) if on_cpu else 1
+        """Runs that pay side by side."""
+        self.seconds = 0.0
+        """What one image took by itself when `warm_up` measured it."""
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None) -> "Engine":
         """Open the model in `folder` and check that its graph is the one the card describes.
 
-        `threads` defaults to the setting. Raises `BadModel` where a file is missing, damaged or
-        does not match the card.
+        `threads`, those of one run, defaults to the setting. Raises `BadModel` where a file is
+        missing, damaged or does not match the card.
         """
         card = ModelCard.load(folder)
+        threads = threads or get_settings().threads
+        graph = folder / GRAPH_FILE
         try:
-            graph = (folder / GRAPH_FILE).read_bytes()
+            with graph.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as err:
             raise BadModel(f"{card.tag} has no readable {GRAPH_FILE}.") from err
-        if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
+        if sha256 != card.graph_sha256:
             raise BadModel(
                 f"The graph of {card.tag} is not the one that was registered: its hash differs "
                 "from the card's. Train or import the model again."
             )
         try:
+            # By its path: from bytes, the whole graph would be in memory once more.
             session = ort.InferenceSession(graph, _options(threads), providers=_providers())
         except Exception as err:  # ONNX Runtime's own exceptions share no base class
             raise BadModel(f"The graph of {card.tag} cannot be loaded: {err}") from err
@@ -55,7 +69,7 @@ class Engine:
                 f"The graph of {card.tag} must take `images` and give `probabilities` first; "
                 f"it takes {inputs} and gives {outputs}."
             )
-        return cls(folder, card, session)
+        return cls(folder, card, session, threads)
 
     def probabilities(self, pixels: images.Pixels) -> Floats:
         """`uint8 [N, H, W, 3]` to `float32 [N, C]`, in the order of `card.labels`."""
@@ -74,17 +88,26 @@ class Engine:
         )
         return probabilities, embedding
 
-    def warm_up(self, batch: int = 1) -> None:
-        """Run blank images at batch sizes 1 and `batch`, so that no request pays for the first."""
-        shape = (self.card.preprocessing.height, self.card.preprocessing.width, 3)
-        for size in sorted({1, batch}):
-            self.probabilities(np.zeros((size, *shape), np.uint8))
+    def warm_up(self, max_batch: int = 1) -> int:
+        """Run blank images, so that no request pays for the first, and measure one.
 
-    def replay_goldens(self) -> None:
+        Returns how many images are to run together, as `batch_size` says.
+        """
+        shape = (self.card.preprocessing.height, self.card.preprocessing.width, 3)
+        blank = np.zeros((1, *shape), np.uint8)
+        self.probabilities(blank)
+        started = time.perf_counter()
+        self.probabilities(blank)
+        self.seconds = time.perf_counter() - started
+        if (batch := batch_size(self.seconds, max_batch)) > 1:
+            self.probabilities(np.zeros((batch, *shape), np.uint8))
+        return batch
+
+    def replay_goldens(self, batch: int = 1) -> None:
         """Decode and predict the golden images; raise `GateFailed` unless all answers hold.
 
         Besides the graph this proves that decoding and preprocessing are what they were when the
-        model was trained.
+        model was trained. They run `batch` at a time.
         """
         tag = self.card.tag
         golden_dir = self.folder / GOLDEN_DIR
@@ -99,8 +122,10 @@ class Engine:
             raise GateFailed(f"The golden images of {tag} cannot be replayed: {err}") from err
         if not pixels:
             raise GateFailed(f"{tag} has no golden images, so it cannot be checked.")
+        batches = [np.stack(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]
         try:
-            got = self.probabilities(np.stack(pixels))
+            with ThreadPoolExecutor(self.parallel) as threads:
+                got = np.concatenate(list(threads.map(self.probabilities, batches)))
         except Exception as err:  # ONNX Runtime's own exceptions share no base class
             raise GateFailed(f"{tag} failed on its golden images: {err}") from err
         shape = (len(pixels), len(self.card.labels))
@@ -124,28 +149,47 @@ def verdicts(probabilities: Floats, threshold: float | None) -> npt.NDArray[np.i
     return np.asarray(probabilities[..., 1] >= threshold).astype(np.intp)
 
 
-def gate(folder: Path, *, threads: int | None = None, batch: int = 1) -> Engine:
-    """Load, replay the goldens, warm up: what every model passes before it answers anybody.
+def gate(folder: Path, *, threads: int | None = None, max_batch: int = 1) -> Engine:
+    """Load, warm up, replay the goldens: what every model passes before it answers anybody.
 
     Raises `BadModel` or `GateFailed`.
     """
     engine = Engine.load(folder, threads=threads)
-    engine.replay_goldens()
     try:
-        engine.warm_up(batch)
+        batch = engine.warm_up(max_batch)
     except Exception as err:  # ONNX Runtime's own exceptions share no base class
-        raise GateFailed(
-            f"{engine.card.tag} cannot run a batch of {batch} images here: {err}"
-        ) from err
+        raise GateFailed(f"{engine.card.tag} cannot run here: {err}") from err
+    engine.replay_goldens(batch)
+    _release_memory()
     return engine
 
 
-def _options(threads: int | None) -> ort.SessionOptions:
-    settings = get_settings()
+def batch_size(seconds: float, max_batch: int) -> int:
+    """How many images are to run together where one takes `seconds`: 1 to `max_batch`.
+
+    Batches save what a run costs besides its images. Where images are slow that is nothing, while
+    memory and the wait of the first image grow with the batch; so none takes over `batch_ms`.
+    """
+    fitting = get_settings().batch_ms / 1000 / max(seconds, 1e-9)
+    return max(1, min(max_batch, int(fitting)))
+
+
+def side_by_side(threads: int) -> int:
+    """Runs of `threads` threads each that a worker's share of the cores takes at a time."""
+    return max(1, usable_cores() // get_settings().workers // threads)
+
+
+def _release_memory() -> None:
+    """Hand back to the system what loading a model took for a moment: as much as the model."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another C library; it has its own ways
+        return
+
+
+def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = (
-        threads or settings.threads or max(1, usable_cores() // settings.workers)
-    )
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Spinning threads would take the cores from decoding and from the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

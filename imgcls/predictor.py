@@ -20,7 +20,7 @@ import numpy as np
 from imgcls import images
 from imgcls.batcher import Batcher
 from imgcls.card import ModelCard, Preprocessing
-from imgcls.engine import Engine, Floats, gate, verdicts
+from imgcls.engine import Engine, Floats, gate, side_by_side, verdicts
 from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel, Overloaded
 from imgcls.metrics import ModelTallies, get_metrics
 from imgcls.registry import Registry, Stamp
@@ -45,7 +45,7 @@ class Predictor:
     def __init__(self, registry: Registry, settings: Settings | None = None) -> None:
         self.registry = registry
         self._settings = settings or get_settings()
-        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._engine_threads = ThreadPoolExecutor(side_by_side(self._settings.threads), "engine")
         self._decode_threads = ThreadPoolExecutor(_DECODE_THREADS, "decode")
         self._load_thread = ThreadPoolExecutor(1, "load")
         self._active: Batcher | None = None
@@ -72,7 +72,7 @@ class Predictor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._follower
         self._publish()
-        for threads in (self._engine_thread, self._decode_threads, self._load_thread):
+        for threads in (self._engine_threads, self._decode_threads, self._load_thread):
             threads.shutdown(wait=False, cancel_futures=True)
 
     # Predictions.
@@ -298,7 +298,7 @@ class Predictor:
         folder = self.registry.folder(tag)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._load_thread, lambda: gate(folder, batch=self._settings.max_batch)
+            self._load_thread, lambda: gate(folder, max_batch=self._settings.max_batch)
         )
 
     def _switch(self, engine: Engine | None) -> None:
@@ -310,7 +310,7 @@ class Predictor:
         tag = engine.card.tag
         batcher = self._loaded[tag] = Batcher(
             Watched(engine, self._metrics.model(tag)),
-            self._engine_thread,
+            self._engine_threads,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
         )

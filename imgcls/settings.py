@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     # The service.
     workers: int = Field(default=1, gt=0)
     max_batch: int = Field(default=32, gt=0)
+    """Images that may run together, where the model is quick enough for that."""
+    batch_ms: float = Field(default=20.0, gt=0)
+    """What one run of a model may take: batches grow until then, and no further."""
     max_queue: int = Field(default=1024, gt=0)
     """Images that may be under way in one worker; more are refused with 503."""
     deadline_ms: int = Field(default=30_000, gt=0)
@@ -63,8 +66,9 @@ class Settings(BaseSettings):
     """Models held in memory by one worker beside the active one."""
     poll_ms: int = Field(default=200, gt=0)
     """How often an idle worker looks at the active pointer."""
-    threads: int = Field(default=0, ge=0)
-    """Threads of one inference session; 0 shares the cores between the workers."""
+    threads: int = Field(default=1, gt=0)
+    """Threads of one run of a model on the CPU. A worker runs as many side by side as its share of
+    the cores allows: more threads answer a lone request sooner, and fewer answer more of many."""
     providers: str = "auto"
     """ONNX Runtime execution providers, comma-separated; `auto` takes CUDA where it is."""
 

@@ -1,5 +1,6 @@
 """An engine under observation: batches are counted, and some embeddings taken in for drift."""
 
+import threading
 import time
 
 from imgcls.card import ModelCard
@@ -13,7 +14,7 @@ LOOK_SECONDS = 0.05
 
 
 class Watched:
-    """Runs an engine's batches and counts them. `probabilities` belongs to one thread."""
+    """Runs an engine's batches and counts them. Threads may share it."""
 
     def __init__(self, engine: Engine, tallies: ModelTallies) -> None:
         self.engine = engine
@@ -21,6 +22,7 @@ class Watched:
         reference = Reference.load(engine.folder)
         self._drift = Drift(reference) if reference else None
         self._next_look = 0.0
+        self._counting = threading.Lock()
         self.answered_at = 0.0
         """`time.monotonic()` at the end of the last batch that ran without an error."""
 
@@ -28,18 +30,28 @@ class Watched:
     def card(self) -> ModelCard:
         return self.engine.card
 
+    @property
+    def parallel(self) -> int:
+        return self.engine.parallel
+
+    @property
+    def seconds(self) -> float:
+        return self.engine.seconds
+
     def probabilities(self, pixels: Pixels) -> Floats:
         """`uint8 [N, H, W, 3]` to `float32 [N, C]`, as `Engine.probabilities`."""
         started = time.monotonic()
         if self._drift is not None and started >= self._next_look:
             self._next_look = started + LOOK_SECONDS
             rows, embedding = self.engine.run(pixels)
-            self._drift.add(embedding)
         else:
-            rows = self.engine.probabilities(pixels)
-        self.answered_at = time.monotonic()
-        self.tallies.batch_images.add(len(pixels))
-        self.tallies.inference_seconds.add(self.answered_at - started)
+            rows, embedding = self.engine.probabilities(pixels), None
+        with self._counting:
+            if self._drift is not None and embedding is not None:
+                self._drift.add(embedding)
+            self.answered_at = time.monotonic()
+            self.tallies.batch_images.add(len(pixels))
+            self.tallies.inference_seconds.add(self.answered_at - started)
         return rows
 
     def look_away(self) -> None:

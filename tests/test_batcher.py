@@ -11,6 +11,7 @@ import pytest
 
 from imgcls.batcher import Batcher
 from imgcls.errors import Overloaded
+from imgcls.settings import get_settings
 
 LATER = time.monotonic() + 3600
 
@@ -20,6 +21,8 @@ class SlowEngine:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.parallel = 1
+        self.seconds = 0.0
         self.gate = threading.Event()
         self.gate.set()
         self.fail = False
@@ -30,6 +33,13 @@ class SlowEngine:
         if self.fail:
             raise RuntimeError("the engine broke")
         return pixels[:, 0, 0, :1].astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engines here stand still at will: that must not count as slowness."""
+    monkeypatch.setenv("IMGCLS_BATCH_MS", "60000")
+    get_settings.cache_clear()
 
 
 @pytest.fixture
@@ -131,3 +141,41 @@ def test_an_engine_failure_reaches_its_callers_and_no_later_ones(
         assert float((await batcher.submit(image(5), deadline=LATER))[0]) == 5
 
     asyncio.run(run())
+
+
+def test_batches_of_slow_images_stay_within_the_time_of_a_run(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGCLS_BATCH_MS", "20")
+    get_settings.cache_clear()
+    engine = SlowEngine()
+    engine.seconds = 0.009
+
+    async def run() -> None:
+        batcher = make(engine, executor)
+        await asyncio.gather(*(batcher.submit(image(n), deadline=LATER) for n in range(3)))
+
+    asyncio.run(run())
+    assert engine.batches == [2, 1]
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(1.0, 2), (0.0, 1)])
+def test_runs_go_side_by_side_where_the_work_is_worth_it(seconds: float, runs: int) -> None:
+    engine = SlowEngine()
+    engine.parallel, engine.seconds = 2, seconds
+    engine.gate.clear()
+    most = 0
+
+    async def run(threads: ThreadPoolExecutor) -> None:
+        nonlocal most
+        batcher = make(engine, threads, max_batch=1)
+        waiting = [asyncio.create_task(batcher.submit(image(n), deadline=LATER)) for n in range(5)]
+        await asyncio.sleep(0.1)
+        most = len(batcher._runners)
+        engine.gate.set()
+        await asyncio.gather(*waiting)
+
+    with ThreadPoolExecutor(4) as threads:
+        asyncio.run(run(threads))
+    assert most == runs
+    assert engine.batches == [1] * 5

@@ -100,6 +100,7 @@ def _engine(model: str | None) -> "Engine":
     from imgcls.engine import gate
     from imgcls.errors import NoActiveModel
     from imgcls.registry import Registry
+    from imgcls.settings import usable_cores
 
     registry = Registry()
     tag = model or registry.active()
@@ -108,7 +109,7 @@ def _engine(model: str | None) -> "Engine":
             "No model is active: name one with --model TAG, or make one active with "
             "`imgcls models set TAG`; `imgcls models list` shows those there are."
         )
-    return gate(registry.folder(tag))
+    return gate(registry.folder(tag), threads=usable_cores())
 
 
 def _table(first: "list[Answers]", labels: list[str], top_k: int | None) -> "Table":
