@@ -14,7 +14,7 @@ DURATION ?= 30
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format loadtest bench serve bento clean
+.PHONY: help setup demo test check format loadtest bench race performance serve bento clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -42,7 +42,16 @@ loadtest: $(STAMP) ## Locust against LOADTEST_HOST or its own service (SCENARIO=
 	$(BIN)/python -m loadtests.run --scenario $(SCENARIO) --seconds $(DURATION) $(ARGS)
 
 bench: $(STAMP) ## requests/s beside BentoML's own batching (ARGS="--data pets32.zip")
-	$(BIN)/python -m benchmarks.serve_tiny $(ARGS)
+	$(BIN)/python -m benchmarks.serve --network tiny --only imgcls bentoml --seconds 5 --connections 32 \
+		$(ARGS)
+
+race: $(STAMP) ## imgcls beside other servers and the offline limit, 40 minutes (ARGS="--data photos.zip")
+	$(UV) sync --quiet --frozen --all-extras --group bench
+	$(BIN)/python -m benchmarks.serve $(ARGS)
+
+performance: $(STAMP) ## write what a race found into docs/performance.md (RESULTS=...json)
+	$(UV) sync --quiet --frozen --all-extras --group bench
+	$(BIN)/python -m benchmarks.serve.document $(RESULTS)
 
 serve: $(STAMP) ## the service at http://localhost:3000
 	$(BIN)/bentoml serve $(ARGS)

@@ -14,6 +14,10 @@ from pathlib import Path
 from PIL import Image
 
 JPEG_NAMES = (".jpg", ".jpeg")
+PHOTO_BYTES = 110_000
+"""About the mean of ImageNet's photos."""
+PHOTO_SIDE = 640
+"""Longest side of a photo in pixels; with it the quality comes to 90 and more, as cameras have."""
 
 
 def photographs() -> list[Image.Image]:
@@ -42,9 +46,7 @@ def cut(width: int, height: int, count: int, *, seed: int = 0) -> list[bytes]:
         left, top = draw.uniform(0, photo.width - wide), draw.uniform(0, photo.height - high)
         box = (left, top, left + wide, top + high)
         part = photo.resize((width, height), Image.Resampling.LANCZOS, box=box)
-        buffer = io.BytesIO()
-        part.save(buffer, "JPEG", quality=90)
-        files.append(buffer.getvalue())
+        files.append(_encoded(part, 90))
     return files
 
 
@@ -59,6 +61,48 @@ def read(source: Path, count: int, *, seed: int = 0) -> list[bytes]:
     if not files:
         raise SystemExit(f"There are no JPEG files in {source}.")
     return files
+
+
+def photos(source: Path | None, count: int, *, seed: int = 0) -> list[bytes]:
+    """`count` different JPEGs of about 110 KB and at most 640 x 640 pixels.
+
+    They are the pictures in `source` (a folder or a zip), scaled up or down; without one, parts of
+    the photographs.
+    """
+    if source is None:
+        files = cut(PHOTO_SIDE, PHOTO_SIDE * 3 // 4, count, seed=seed)
+    else:
+        files = read(source, count, seed=seed)
+    return [_as_photo(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
+
+
+def squares(source: Path | None, side: int, count: int, *, seed: int = 0) -> list[bytes]:
+    """`count` different JPEGs of `side` x `side` pixels, from where `photos` takes its own."""
+    if source is None:
+        return cut(side, side, count, seed=seed)
+    files = read(source, count, seed=seed)
+    opened = (Image.open(io.BytesIO(file)).convert("RGB") for file in files)
+    return [_encoded(image.resize((side, side), Image.Resampling.LANCZOS), 90) for image in opened]
+
+
+def _as_photo(image: Image.Image) -> bytes:
+    """The JPEG of the highest quality that is no larger than a photo should be."""
+    scale = PHOTO_SIDE / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    low, high = 1, 100
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (
+            (middle, high) if len(_encoded(image, middle)) <= PHOTO_BYTES else (low, middle - 1)
+        )
+    return _encoded(image, low)
+
+
+def _encoded(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
 
 
 def _from_zip(source: Path, count: int, seed: int) -> Iterator[bytes]:

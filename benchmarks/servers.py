@@ -1,4 +1,4 @@
-"""Real `bentoml serve` processes, started on free ports and always stopped again."""
+"""Real server processes, started on free ports and always stopped again."""
 
 import contextlib
 import os
@@ -10,13 +10,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
-BENTOML_SERVE = (sys.executable, "-m", "bentoml", "serve")
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 10.0
 
@@ -26,32 +25,57 @@ class Server:
     url: str
     process: "subprocess.Popen[bytes]"
     log: Path
+    started: float
+    """When, by `time.perf_counter`."""
+
+    def tail(self) -> str:
+        """The end of the log."""
+        return self.log.read_text(errors="replace")[-4000:]
+
+
+def bentoml_serve(target: str) -> tuple[str, ...]:
+    """The command that serves `target` at `{port}`."""
+    command = (sys.executable, "-m", "bentoml", "serve", target)
+    return (*command, "--host", "127.0.0.1", "--port", "{port}")
 
 
 @contextlib.contextmanager
-def serving(target: str, *, cwd: Path = ROOT, env: Mapping[str, str]) -> Iterator[Server]:
-    """`bentoml serve target` until the block ends, whichever way it does.
+def started(
+    command: Sequence[str], *, cwd: Path = ROOT, env: Mapping[str, str]
+) -> Iterator[Server]:
+    """Run `command` until the block ends, whichever way it does; nothing is waited for.
 
-    `env` is laid over this process's environment. Raises `SystemExit`, with the end of the
-    server's log, where the server does not answer `/readyz`.
+    `{port}` in the command and in `env` is replaced by a free port; `env` is laid over this
+    process's environment.
     """
-    port = free_port()
+    port = str(free_port())
+    settings = {name: value.replace("{port}", port) for name, value in env.items()}
     with tempfile.NamedTemporaryFile(prefix="serve-", suffix=".log") as log:
+        begun = time.perf_counter()
         process = subprocess.Popen(
-            [*BENTOML_SERVE, target, "--host", "127.0.0.1", "--port", str(port)],
+            [part.replace("{port}", port) for part in command],
             cwd=cwd,
-            env={**os.environ, "BENTOML_DO_NOT_TRACK": "True", **env},
+            env={**os.environ, "BENTOML_DO_NOT_TRACK": "True", **settings},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        server = Server(f"http://127.0.0.1:{port}", process, Path(log.name))
         try:
-            _wait_ready(server, target)
-            yield server
+            yield Server(f"http://127.0.0.1:{port}", process, Path(log.name), begun)
         finally:
             _stop(process)
+
+
+@contextlib.contextmanager
+def serving(target: str, *, cwd: Path = ROOT, env: Mapping[str, str]) -> Iterator[Server]:
+    """`bentoml serve target`, ready to answer, until the block ends.
+
+    Raises `SystemExit`, with the end of the server's log, where it does not answer `/readyz`.
+    """
+    with started(bentoml_serve(target), cwd=cwd, env=env) as server:
+        _wait_ready(server, target)
+        yield server
 
 
 def free_port() -> int:
@@ -77,8 +101,7 @@ def _wait_ready(server: Server, target: str) -> None:
             urllib.request.urlopen(f"{server.url}/readyz", timeout=2).close()
             return
         time.sleep(0.2)
-    tail = server.log.read_text(errors="replace")[-4000:]
-    raise SystemExit(f"`bentoml serve {target}` is not ready. Its log ends:\n{tail}")
+    raise SystemExit(f"`bentoml serve {target}` is not ready. Its log ends:\n{server.tail()}")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import tiny
+from benchmarks import models
 from benchmarks.servers import ROOT, serving, stop_on_sigterm
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -35,12 +35,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="loadtest-") as scratch:
         home = Path(scratch) / "bentoml"
         for seed in range(2):
-            tiny.untrained(home, side=SIDE, seed=seed)
+            models.cnn(home, side=SIDE, seed=seed)
         env = {"BENTOML_HOME": str(home), "IMGCLS_WORKERS": str(arguments.workers)}
         with serving("service:ImageClassifier", env=env) as server:
             code = _locust(arguments, server.url)
             if code:
-                print(f"The service's log ends:\n{server.log.read_text()[-4000:]}", file=sys.stderr)
+                print(f"The service's log ends:\n{server.tail()}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -178,7 +178,7 @@ def test_python_of_the_readme_runs_against_a_real_server(tmp_path: Path) -> None
     There are `pets/` (a dataset of two classes), `cat.jpg` and `dog.jpg`, and a service at
     localhost:3000 with a model that is active; its address is rewritten to the real one.
     """
-    from benchmarks import pictures, tiny
+    from benchmarks import models, pictures
     from benchmarks.servers import serving
 
     for label, files in (("cat", pictures.cut(32, 32, 12)), ("dog", pictures.cut(48, 32, 12))):
@@ -187,7 +187,7 @@ def test_python_of_the_readme_runs_against_a_real_server(tmp_path: Path) -> None
             (tmp_path / "pets" / label / f"{number}.jpg").write_bytes(file)
         (tmp_path / f"{label}.jpg").write_bytes(files[0])
     home = tmp_path / "bentoml"
-    tiny.untrained(home, name="pets")
+    models.cnn(home, name="pets")
     environment = {"BENTOML_HOME": str(home)}
     with serving("service:ImageClassifier", env=environment) as server:
         code = "\n".join(block.text for block in python_blocks())
