@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Awaitable, Container
 from typing import Any
 
 import bentoml
@@ -67,6 +68,7 @@ class Guard:
         if scope["type"] == "lifespan":
             if self._tokens is None and bentoml.server_context.worker_index in (None, 1):
                 _warn_of_public_addresses()
+            _count_only(self._needed, scope["app"].middleware_stack)
             await self.app(scope, receive, send)
             return
         headers = _PAGE_HEADERS if scope["path"] == "/" else _HEADERS
@@ -102,6 +104,34 @@ class Guard:
             f'Bearer error="insufficient_scope", scope="{needed}"'
         )
         return response
+
+
+class OnlyPaths:
+    """An ASGI layer that other paths than the given ones pass by."""
+
+    def __init__(self, layer: Any, paths: Container[str]) -> None:
+        self.app = layer
+        self._paths = paths
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        known = scope["type"] == "lifespan" or scope["path"] in self._paths
+        answer: Awaitable[None] = (self.app if known else self.app.app)(scope, receive, send)
+        return answer
+
+
+def _count_only(paths: Container[str], layer: Any) -> None:
+    """Let BentoML's metrics count these paths alone, in a stack of ASGI layers.
+
+    It keeps series for each path that was ever asked for, and anybody can make paths up.
+    """
+    # Loaded by now; BentoML's supervisor does without.
+    from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
+
+    while hasattr(layer, "app"):
+        if isinstance(layer.app, RunnerTrafficMetricsMiddleware):
+            layer.app = OnlyPaths(layer.app, paths)
+            return
+        layer = layer.app
 
 
 def guard(service: Any) -> Any:

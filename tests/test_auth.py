@@ -290,6 +290,20 @@ def test_the_document_says_which_role_an_operation_needs(
     assert "securitySchemes" not in document(ImageClassifier, "0")["components"]
 
 
+def test_made_up_paths_leave_nothing_behind_in_the_metrics(http: httpx.Client) -> None:
+    for headers in ({}, bearer(MANAGE)):
+        assert http.post("/made-up", headers=headers).status_code in (401, 404)
+        http.post("/list", headers=headers)
+    metrics = http.get("/metrics", headers=bearer(PREDICT)).text
+    assert "made-up" not in metrics
+    for code in (200, 401):
+        assert f'endpoint="/list",http_response_code="{code}"' in metrics
+
+
+def test_a_refusal_has_an_id(http: httpx.Client) -> None:
+    assert http.post("/list", headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
+
+
 def test_the_log_shows_no_token(secured: Server, http: httpx.Client) -> None:
     http.post("/list", headers=bearer(UNKNOWN))
     log = secured.log.read_text()
