@@ -62,7 +62,7 @@ class Guard:
         self.app = app
         self._tokens = tokens
         self._needed: dict[str, Role | None] = {**BESIDE, **roles(service)}
-        self._cross_site = BentoMLContainer.http.cors.enabled.get()
+        self._cors: bool = BentoMLContainer.http.cors.enabled.get()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -83,7 +83,9 @@ class Guard:
 
     def _refusal(self, scope: Any) -> Response | None:
         if self._tokens is None:
-            return None if self._cross_site else _cross_site_refusal(scope)
+            return None if self._cors else _cross_site_refusal(scope)
+        if self._cors and scope.get("method") == "OPTIONS":
+            return None  # a browser asks without a token whether it may send one
         path = scope["path"]
         needed = self._needed.get(path, "manage")
         if needed is None or path.startswith(_PAGE_FILES):

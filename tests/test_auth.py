@@ -1,5 +1,6 @@
 """Tokens and their roles: which are taken, and that no route of a real service forgets to ask."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -343,6 +344,27 @@ def test_pages_of_other_sites_cannot_use_a_service_without_tokens(server: Server
 
 def test_another_sites_page_may_send_a_token(http: httpx.Client) -> None:
     assert http.post("/list", headers=CROSS_SITE | bearer(PREDICT)).status_code == 200
+
+
+def test_cors_of_bentoml_lets_other_sites_in(tmp_path: Path) -> None:
+    cors = {"enabled": True, "access_control_allow_origins": ["https://a.example"]}
+    server = start_server(
+        tmp_path,
+        BENTOML_CONFIG_OVERRIDES=json.dumps({"services": {"imgcls": {"http": {"cors": cors}}}}),
+        IMGCLS_TOKENS=f"predict:{PREDICT}",
+    )
+    origin = {"origin": "https://a.example"}
+    asking = {"access-control-request-method": "GET"}  # what is allowed by default
+    try:
+        with httpx.Client(base_url=server.url, headers=origin | CROSS_SITE) as http:
+            preflight = http.options("/list", headers=asking)
+            answer = http.post("/list", headers=bearer(PREDICT))
+            assert http.post("/list").status_code == 401
+    finally:
+        server.stop()
+    for response in (preflight, answer):
+        assert response.status_code == 200, response.text
+        assert response.headers["access-control-allow-origin"] == "https://a.example"
 
 
 def test_a_public_address_without_tokens_is_warned_of_once(tmp_path: Path) -> None:
