@@ -26,6 +26,7 @@ from imgcls.card import (
     Metrics,
     ModelCard,
     Preprocessing,
+    graph_sha256,
 )
 from imgcls.engine import Engine
 from imgcls.recipes import Cnn, LinearProbe
@@ -129,7 +130,7 @@ def _register(
     with tempfile.TemporaryDirectory(prefix="model-") as scratch:
         folder = Path(scratch) / "model"
         (folder / GOLDEN_DIR).mkdir(parents=True)
-        sha256 = write_graph(network, preprocessing, folder / GRAPH_FILE)
+        write_graph(network, preprocessing, folder / GRAPH_FILE)
         card = ModelCard(
             tag=registry.new_tag(name),
             labels=[f"class-{number}" for number in range(CLASSES)],
@@ -146,7 +147,7 @@ def _register(
                 confusion_matrix=[],
             ),
             dataset=DatasetLineage(tag="none:0", images=0, splits={}, seed=recipe.seed),
-            graph_sha256=sha256,
+            graph_sha256=graph_sha256(folder / GRAPH_FILE),
             parity=0.0,
             duration_seconds=0.0,
         )

@@ -5,6 +5,7 @@ preprocessing, threshold) and everything a person asks of a model (recipe, metri
 lineage, versions) is in it; nothing else is.
 """
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +63,21 @@ class DatasetLineage(_Frozen):
     seed: int
 
 
+class Quantization(_Frozen):
+    """What became of a graph's 8-bit form, measured on validation images beside the other."""
+
+    kept: bool
+    """Whether the model's graph is the 8-bit one."""
+    images: int
+    accuracy: float
+    """Of the 8-bit graph."""
+    accuracy_fp32: float
+    largest_loss: float
+    """Of accuracy, that was allowed."""
+    speedup: float
+    """Time of one image by the fp32 graph over that by the 8-bit one, on one thread."""
+
+
 class ModelCard(_Frozen):
     schema_version: int = 1
     tag: str
@@ -83,7 +99,9 @@ class ModelCard(_Frozen):
     """Protected: `remove` and `remove_all` leave it alone."""
     graph_sha256: str
     parity: float
-    """Largest absolute difference of probabilities, graph against its training source."""
+    """Largest absolute difference of probabilities, fp32 graph against its training source."""
+    quantization: Quantization | None = None
+    """Where the recipe asked for 8 bits."""
     versions: dict[str, str] = {}
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     duration_seconds: float
@@ -116,6 +134,12 @@ class ModelCard(_Frozen):
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as err:
             raise BadModel(f"{path.name} of this model cannot be read: {err}") from err
+
+
+def graph_sha256(path: Path) -> str:
+    """SHA-256 of a graph's file, hex. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Golden(_Frozen):

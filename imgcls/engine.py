@@ -5,7 +5,6 @@ all of them are one graph with the same input and outputs.
 """
 
 import ctypes
-import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from imgcls import images
-from imgcls.card import GOLDEN_DIR, GOLDEN_FILE, GRAPH_FILE, GoldenSet, ModelCard
+from imgcls.card import GOLDEN_DIR, GOLDEN_FILE, GRAPH_FILE, GoldenSet, ModelCard, graph_sha256
 from imgcls.errors import BadImage, BadModel, GateFailed
 from imgcls.settings import get_settings, usable_cores
 
@@ -48,8 +47,7 @@ class Engine:
         threads = threads or get_settings().threads
         graph = folder / GRAPH_FILE
         try:
-            with graph.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = graph_sha256(graph)
         except OSError as err:
             raise BadModel(f"{card.tag} has no readable {GRAPH_FILE}.") from err
         if sha256 != card.graph_sha256:

@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import hashlib
 import io
 import logging
 import warnings
@@ -39,8 +38,8 @@ GOLDEN_BYTES = 200_000
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
 
-def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -> str:
-    """Export to one file of ONNX at `path`; returns its SHA-256 in hex.
+def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -> None:
+    """Export to one file of ONNX at `path`.
 
     Input `images` uint8 `[n, H, W, 3]`; outputs `probabilities` float32 `[n, C]` and `embedding`
     float32 `[n, D]`; `n` is free.
@@ -60,7 +59,6 @@ def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -
             output_names=["probabilities", "embedding"],
             dynamic_shapes=({0: Dim("n")},),
         )
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -82,8 +80,10 @@ def _quiet() -> Iterator[None]:
 class Graph:
     """An exported graph under ONNX Runtime on the CPU, as the comparison runs it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
+        """`threads` of one run; 0 takes all cores."""
         options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

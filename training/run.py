@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from imgcls.card import GRAPH_FILE, ModelCard
+from imgcls.card import GRAPH_FILE, Metrics, ModelCard, Quantization, graph_sha256
 from imgcls.data import Dataset, open_dataset
 from imgcls.drift import Reference
 from imgcls.engine import gate
@@ -16,11 +17,14 @@ from imgcls.registry import Registry
 from training import evaluate, export
 from training.events import OnEvent, ignore
 from training.fit import Fitted, fit_cnn, fit_linear_probe
-from training.loader import load_pixels
+from training.loader import iter_pixels, load_pixels
+from training.quantize import quantize
 from training.seeding import reproducible
 from training.versions import versions
 
 PARITY_IMAGES = 200
+JUDGED_IMAGES = 1_000
+"""Validation images that decide whether an 8-bit graph is kept."""
 _VERSIONED = (
     "imgcls", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow", "simplejpeg",
 )  # fmt: skip
@@ -81,27 +85,29 @@ def _finish(
     metrics = evaluate.measure(
         dataset.labels, dataset.targets(test), fitted.test, threshold=threshold
     )
-    headline = {
-        "accuracy": metrics.accuracy,
-        "macro_f1": metrics.macro_f1,
-        "log_loss": metrics.log_loss,
-    }
-    emit("evaluating", progress=1.0, metrics=headline)
+    emit("evaluating", progress=1.0, metrics=_headline(metrics))
     emit("exporting", progress=0.0)
     with tempfile.TemporaryDirectory(prefix="imgcls-") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
-        sha256 = export.write_graph(fitted.network, fitted.preprocessing, folder / GRAPH_FILE)
+        export.write_graph(fitted.network, fitted.preprocessing, folder / GRAPH_FILE)
         emit("exporting", progress=0.5)
         graph = export.Graph(folder / GRAPH_FILE)
-        # Spread over the split, so that all classes take part.
-        some = np.unique(np.linspace(0, len(val) - 1, min(len(val), PARITY_IMAGES)).astype(int))
+        some = _spread(len(val), PARITY_IMAGES)
         pixels = load_pixels(dataset, val[some], fitted.preprocessing)
         answers, embedding = graph.run(pixels)
         parity = export.compare(answers, fitted.val[some])
+        quantization = None
+        if recipe.int8 is not None:
+            emit("quantizing", progress=0.0)
+            quantization = _quantize(dataset, recipe.int8, fitted, folder / GRAPH_FILE, threshold)
+        if quantization and quantization.kept:  # what is served is what is measured
+            graph = export.Graph(folder / GRAPH_FILE)
+            embedding = graph.run(pixels)[1]
+            metrics = _measure(dataset, graph, fitted, threshold)
         if reference := Reference.of(embedding):
             reference.save(folder)
-        emit("exporting", progress=0.9)
+        emit("exporting", progress=0.9, metrics=_headline(metrics))
         export.write_goldens(
             folder, graph, dataset, test, dataset.targets(test), fitted.preprocessing
         )
@@ -116,8 +122,9 @@ def _finish(
             metrics=metrics,
             history=fitted.history,
             dataset=dataset.lineage(),
-            graph_sha256=sha256,
+            graph_sha256=graph_sha256(folder / GRAPH_FILE),
             parity=parity,
+            quantization=quantization,
             versions=versions(*_VERSIONED, *fitted.packages),
             duration_seconds=round(time.perf_counter() - started, 3),
             baseline=baseline,
@@ -126,5 +133,44 @@ def _finish(
         emit("registering", progress=0.0)
         gate(folder)  # no model enters the store that serving would refuse
         registry.register(folder, card)
-    emit("done", progress=1.0, metrics=headline, message=tag)
+    emit("done", progress=1.0, metrics=_headline(metrics), message=tag)
     return card
+
+
+def _quantize(
+    dataset: Dataset, largest_loss: float, fitted: Fitted, path: Path, threshold: float | None
+) -> Quantization:
+    """The 8-bit form of the graph at `path`, judged on validation images."""
+    val = dataset.rows("val")
+    val = val[_spread(len(val), JUDGED_IMAGES)]
+    return quantize(
+        path,
+        load_pixels(dataset, val, fitted.preprocessing),
+        dataset.targets(val),
+        largest_loss=largest_loss,
+        threshold=threshold,
+    )
+
+
+def _measure(
+    dataset: Dataset, graph: export.Graph, fitted: Fitted, threshold: float | None
+) -> Metrics:
+    """A graph's figures on the test images."""
+    rows = dataset.rows("test")
+    answers = [graph.run(chunk)[0] for chunk in iter_pixels(dataset, rows, fitted.preprocessing)]
+    return evaluate.measure(
+        dataset.labels, dataset.targets(rows), np.concatenate(answers), threshold=threshold
+    )
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most `most` of `count` positions, spread evenly, so that all classes take part."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def _headline(metrics: Metrics) -> dict[str, float]:
+    return {
+        "accuracy": metrics.accuracy,
+        "macro_f1": metrics.macro_f1,
+        "log_loss": metrics.log_loss,
+    }
