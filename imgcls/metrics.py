@@ -37,7 +37,7 @@ HISTOGRAMS = {
 
 
 class Tally:
-    """A histogram in plain numbers. One thread may add while another reads."""
+    """A histogram in plain numbers. One thread at a time may add while another reads."""
 
     __slots__ = ("bounds", "counts", "total")
 

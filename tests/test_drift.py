@@ -71,7 +71,7 @@ def test_dimensions_that_never_moved_in_training_do_not_count() -> None:
 
 def test_an_embedding_of_another_width_is_passed_over() -> None:
     drift = Drift(reference(draw(100)))
-    feed(drift, draw(MIN_SEEN, dims=5))
+    feed(drift, draw(2 * MIN_SEEN, dims=5))
     assert drift.score() is None
 
 

@@ -93,7 +93,7 @@ def test_the_registered_graph_answers_at_any_batch_size_and_replays_its_goldens(
 def test_the_embedding_of_held_out_images_is_the_reference_for_drift(
     shapes: Callable[..., Path], registry: Registry, small_cnn: Cnn
 ) -> None:
-    dataset = open_dataset(shapes(each=70))
+    dataset = open_dataset(shapes(each=200))
     val = dataset.rows("val")
     assert len(val) >= MIN_REFERENCE
     card = train(dataset, small_cnn, name="shapes", registry=registry)
