@@ -74,7 +74,7 @@ class Reference(BaseModel):
 
 
 class Drift:
-    """The running mean of live embeddings against a reference. One thread at a time adds, any may ask."""
+    """Live embeddings against a reference. One thread at a time adds, any may ask."""
 
     def __init__(self, reference: Reference) -> None:
         std = np.array(reference.std)
