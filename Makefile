@@ -38,7 +38,7 @@ format: $(STAMP) ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-loadtest: $(STAMP) ## Locust against LOADTEST_HOST or its own service (SCENARIO=steady|set DURATION=30)
+loadtest: $(STAMP) ## Locust against LOADTEST_HOST or its own service (SCENARIO=steady DURATION=30)
 	$(BIN)/python -m loadtests.run --scenario $(SCENARIO) --seconds $(DURATION) $(ARGS)
 
 bench: $(STAMP) ## requests/s beside BentoML's own batching (ARGS="--data pets32.zip")

@@ -11,6 +11,7 @@ import json
 import random
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,19 +20,25 @@ from typing import Literal
 
 from PIL import Image
 
+from loadtests.multipart import BOUNDARY, FORM_TYPE, file, form, text
+
+Kind = Literal["image", "form", "JSON", "HTTP"]
 Ending = Literal["answer", "hang up", "reset"]
 Mutation = Callable[[bytes, random.Random], bytes]
 Headers = dict[bytes, bytes]
 
-BOUNDARY = b"hostile-boundary"
+FORM_HEADERS: Headers = {b"Content-Type": FORM_TYPE}
 EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 """Numbers at which decoders overflow, underflow or allocate too much."""
+TIMEOUT = 30.0
+"""Seconds in which an answer must begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
     """One request, as the bytes of head and body."""
 
+    kind: Kind
     name: str
     wire: bytes
     ending: Ending = "answer"
@@ -47,16 +54,20 @@ def attacks(seed: int = 0) -> Iterator[Attack]:
         yield kind(draw)
 
 
-def send(host: str, port: int, attack: Attack, *, timeout: float = 30.0) -> bytes:
+def send(host: str, port: int, attack: Attack, *, pieces: int = 1, pause: float = 0.0) -> bytes:
     """The raw answer; empty where none is waited for or the server hung up without one.
 
-    Raises `TimeoutError` where an answer is owed and does not come.
+    `pieces` with a `pause` (seconds) after each make a slow client. Raises `TimeoutError` where an
+    answer is owed and does not come.
     """
     answer = b""
-    with socket.create_connection((host, port), timeout) as connection:
+    size = -(-len(attack.wire) // pieces)
+    with socket.create_connection((host, port), TIMEOUT) as connection:
         # A server may refuse and hang up before it has read everything.
         with contextlib.suppress(ConnectionError):
-            connection.sendall(attack.wire)
+            for start in range(0, len(attack.wire), size):
+                connection.sendall(attack.wire[start : start + size])
+                time.sleep(pause)
         if attack.ending == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if attack.ending == "answer":
@@ -70,6 +81,14 @@ def status(answer: bytes) -> int | None:
     """The status of a raw answer; None where there is none."""
     head = answer[:12].split(b" ")
     return int(head[1]) if len(head) == 2 and head[1].isdigit() else None
+
+
+def fault(attack: Attack, answer: bytes) -> str | None:
+    """What is wrong with the raw answer to an attack, if anything: a 5xx but 503, or none."""
+    code = status(answer)
+    if code is None:
+        return "hung up without an answer" if attack.ending == "answer" else None
+    return f"{code}: {answer[-300:]!r}" if code >= 500 and code != 503 else None
 
 
 # Images.
@@ -238,7 +257,7 @@ def mutated(draw: random.Random) -> tuple[str, bytes]:
 
 def _image_attack(draw: random.Random) -> Attack:
     name, data = mutated(draw)
-    return Attack(name, _request(b"/predict", _form_headers(), form([part(data)])))
+    return Attack("image", name, _request(b"/predict", FORM_HEADERS, form([file(data)])))
 
 
 def _put_extremes(data: bytes, draw: random.Random, end: int) -> bytes:
@@ -259,70 +278,52 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
 # Forms.
 
 
-def part(content: bytes, disposition: bytes = b'name="images"; filename="a.jpg"') -> bytes:
-    head = b"Content-Disposition: form-data; " + disposition + b"\r\nContent-Type: image/jpeg"
-    return head + b"\r\n\r\n" + content
-
-
-def text(name: bytes, value: bytes) -> bytes:
-    return b'Content-Disposition: form-data; name="' + name + b'"\r\n\r\n' + value
-
-
-def form(parts: list[bytes], boundary: bytes = BOUNDARY) -> bytes:
-    body = b"".join(b"--" + boundary + b"\r\n" + one + b"\r\n" for one in parts)
-    return body + b"--" + boundary + b"--\r\n"
-
-
 def _form_attack(draw: random.Random) -> Attack:
     picture = draw.choice(list(pictures().values()))
-    good = form([part(picture)])
+    good = form([file(picture)])
     long = b"x" * draw.choice((300, 5_000, 70_000))
     odd = draw.choice((b"\0", b"\xff\xfe", b"\r", b'"', b"\\", "ä\u202e".encode(), b"%00", b";"))
     name, body = draw.choice(
         (
             ("no last boundary", good[: good.rindex(b"\r\n--")]),
             ("no first boundary", good[len(BOUNDARY) + 4 :]),
-            ("another boundary", form([part(picture)], b"another")),
-            ("boundary in the content", form([part(good)])),
+            ("another boundary", form([file(picture)], b"another")),
+            ("boundary in the content", form([file(good)])),
             ("bare line feeds", good.replace(b"\r\n", b"\n")),
             ("flipped bits", flip_bits(good, draw)),
             ("cut", cut_short(good, draw)),
             ("no parts", form([])),
             ("nothing", b""),
             ("no disposition", form([b"Content-Type: image/png\r\n\r\n" + picture])),
-            ("no name", form([part(picture, b'filename="a.jpg"')])),
-            ("empty name", form([part(picture, b'name=""; filename=""')])),
-            ("giant name", form([part(picture, b'name="' + long + b'"; filename="a"')])),
-            ("giant file name", form([part(picture, b'name="images"; filename="' + long + b'"')])),
-            ("odd name", form([part(picture, b'name="' + odd + b'"; filename="a"')])),
-            ("odd file name", form([part(picture, b'name="images"; filename="' + odd + b'"')])),
-            ("coded file name", form([part(picture, b"name=images; filename*=x''%ff%00" + odd)])),
-            ("path as file name", form([part(picture, b'name="images"; filename="../../x"')])),
-            ("nested quotes", form([part(picture, b'name="images"; filename="a"b"c\\""d"')])),
-            ("two names", form([part(picture, b'name="images"; name="model"; filename="a"')])),
-            ("field twice", form([part(picture), text(b"top_k", b"1"), text(b"top_k", b"2")])),
-            ("odd number", form([part(picture), text(b"top_k", odd)])),
-            ("giant number", form([part(picture), text(b"top_k", b"9" * len(long))])),
-            ("no number", form([part(picture), text(b"threshold", b"NaN")])),
-            ("infinite", form([part(picture), text(b"threshold", b"-Infinity")])),
-            ("odd model", form([part(picture), text(b"model", odd)])),
-            ("giant model", form([part(picture), text(b"model", long)])),
-            ("giant text", form([part(picture), text(b"model", long * 30)])),
-            ("path as model", form([part(picture), text(b"model", b"../../../etc/passwd")])),
-            ("odd charset", form([text(b"_charset_", odd), part(picture)])),
-            ("many files", form([part(b"x")] * draw.choice((200, 300)))),
+            ("no name", form([file(picture, b'filename="a.jpg"')])),
+            ("empty name", form([file(picture, b'name=""; filename=""')])),
+            ("giant name", form([file(picture, b'name="' + long + b'"; filename="a"')])),
+            ("giant file name", form([file(picture, b'name="images"; filename="' + long + b'"')])),
+            ("odd name", form([file(picture, b'name="' + odd + b'"; filename="a"')])),
+            ("odd file name", form([file(picture, b'name="images"; filename="' + odd + b'"')])),
+            ("coded file name", form([file(picture, b"name=images; filename*=x''%ff%00" + odd)])),
+            ("path as file name", form([file(picture, b'name="images"; filename="../../x"')])),
+            ("nested quotes", form([file(picture, b'name="images"; filename="a"b"c\\""d"')])),
+            ("two names", form([file(picture, b'name="images"; name="model"; filename="a"')])),
+            ("field twice", form([file(picture), text(b"top_k", b"1"), text(b"top_k", b"2")])),
+            ("odd number", form([file(picture), text(b"top_k", odd)])),
+            ("giant number", form([file(picture), text(b"top_k", b"9" * len(long))])),
+            ("no number", form([file(picture), text(b"threshold", b"NaN")])),
+            ("infinite", form([file(picture), text(b"threshold", b"-Infinity")])),
+            ("odd model", form([file(picture), text(b"model", odd)])),
+            ("giant model", form([file(picture), text(b"model", long)])),
+            ("giant text", form([file(picture), text(b"model", long * 30)])),
+            ("path as model", form([file(picture), text(b"model", b"../../../etc/passwd")])),
+            ("odd charset", form([text(b"_charset_", odd), file(picture)])),
+            ("many files", form([file(b"x")] * draw.choice((200, 300)))),
             ("many fields", form([text(b"f%d" % number, b"") for number in range(40)])),
-            ("giant part header", form([b"X-Header: " + long + b"\r\n" + part(picture)])),
-            ("many part headers", form([b"X-Header: x\r\n" * 2000 + part(picture)])),
-            ("coded part", form([b"Content-Transfer-Encoding: base64\r\n" + part(picture)])),
-            ("folded header", form([part(picture, b'name="images";\r\n filename="a"')])),
+            ("giant part header", form([b"X-Header: " + long + b"\r\n" + file(picture)])),
+            ("many part headers", form([b"X-Header: x\r\n" * 2000 + file(picture)])),
+            ("coded part", form([b"Content-Transfer-Encoding: base64\r\n" + file(picture)])),
+            ("folded header", form([file(picture, b'name="images";\r\n filename="a"')])),
         )
     )  # fmt: skip
-    return Attack(f"form: {name}", _request(b"/predict", _form_headers(), body))
-
-
-def _form_headers() -> Headers:
-    return {b"Content-Type": b"multipart/form-data; boundary=" + BOUNDARY}
+    return Attack("form", name, _request(b"/predict", FORM_HEADERS, body))
 
 
 # JSON.
@@ -360,7 +361,7 @@ def _json_attack(draw: random.Random) -> Attack:
         )
     )
     headers = {b"Content-Type": b"application/json"}
-    return Attack(f"JSON: {name}", _request(draw.choice(_JSON_ROUTES), headers, body))
+    return Attack("JSON", name, _request(draw.choice(_JSON_ROUTES), headers, body))
 
 
 # HTTP.
@@ -368,8 +369,8 @@ def _json_attack(draw: random.Random) -> Attack:
 
 def _http_attack(draw: random.Random) -> Attack:
     """Wrong types, wrong lengths, and connections that end half-way."""
-    body = form([part(draw.choice(list(pictures().values())))])
-    typed = _form_headers()
+    body = form([file(draw.choice(list(pictures().values())))])
+    typed = FORM_HEADERS
     cut = draw.randrange(len(body))
     long = b"x" * draw.choice((1_000, 50_000, 200_000))
     content_type = draw.choice(
@@ -410,7 +411,7 @@ def _http_attack(draw: random.Random) -> Attack:
         ("chunk cut", _head(b"/predict", typed | _CHUNKED) + b"ffff\r\n" + body, unfinished),
     )
     name, wire, ending = draw.choice(choices)
-    return Attack(f"HTTP: {name}", wire, ending)
+    return Attack("HTTP", name, wire, ending)
 
 
 _CHUNKED = {b"Transfer-Encoding": b"chunked"}
