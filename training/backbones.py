@@ -7,6 +7,8 @@ without unpickling code.
 
 import contextlib
 import hashlib
+import os
+import pickle
 import socket
 import urllib.error
 import urllib.request
@@ -85,9 +87,9 @@ def _torchvision(name: str, pretrained: bool, image_size: int) -> Built:
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = not pretrained
     try:
-        with _impatient():
+        with _impatient(), _tensors_only():
             model = torchvision.models.get_model(name, weights=chosen, **options)
-    except (OSError, RuntimeError) as err:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as err:
         if not pretrained:
             raise
         raise _unavailable(name, err) from err
@@ -144,6 +146,24 @@ def _impatient() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Let torch read tensors and no other objects, which could run code.
+
+    torchvision asks for all objects, and reads a file that lies in its cache without a check.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Backbones: weights from files, refusals that say what to do, features without a classifier."""
 
+import os
 import time
 from pathlib import Path
 
@@ -90,6 +91,31 @@ def test_imagenet_weights_that_cannot_be_fetched_name_the_two_ways_on_at_once(
     with pytest.raises(WeightsUnavailable, match=r"--set weights=/.*weights=none"):
         load_backbone(name, "imagenet", image_size=32)
     assert time.monotonic() - started < 30
+
+
+class Harmful:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_fetched_weights_run_no_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """torchvision takes what lies in its cache for what it has fetched."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.ResNet18_Weights.DEFAULT.url
+    cached = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet18().state_dict(), cached)
+    assert load_backbone("resnet18", "imagenet", image_size=32).dim == 512
+    torch.save(Harmful(tmp_path / "harm"), cached)
+    with pytest.raises(WeightsUnavailable):
+        load_backbone("resnet18", "imagenet", image_size=32)
+    assert not (tmp_path / "harm").exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 def test_an_unknown_backbone_and_an_impossible_size_are_bad_recipes() -> None:
