@@ -13,7 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from imgcls.drift import Reference
 from imgcls.metrics import BATCH_IMAGES, REQUEST_SECONDS, Metrics
+from imgcls.watch import LOOK_SECONDS
 from tests.conftest import Server, start_server
 from tests.fakes import jpeg, tiny_model
 
@@ -126,6 +128,22 @@ def test_metrics_move_by_what_was_sent(server: Server, tmp_path: Path) -> None:
         assert now(refusals, code=code) - before(refusals, code=code) == count, code
     assert now.types["imgcls_request_seconds"] == "histogram"
     assert now.types["imgcls_requests"] == "counter"
+
+
+def test_the_drift_score_is_published_once_enough_images_have_come(
+    server: Server, tmp_path: Path
+) -> None:
+    tag = tiny_model(tmp_path / "m", server.registry)
+    # This model's embedding is the mean colour: 80 is far below a red of 255, in units of 50.
+    then = Reference(images=99, mean=[80.0, 80.0, 80.0], std=[50.0, 50.0, 50.0])
+    then.save(server.registry.folder(tag))
+    assert httpx.post(f"{server.url}/set", json={"tag": tag}, timeout=30).status_code == 200
+    assert ("imgcls_drift_score", frozenset({("model", tag)})) not in scrape(server).samples
+    for _ in range(30):
+        assert predict(server, *[jpeg("red")] * 16) == 200
+        time.sleep(2 * LOOK_SECONDS)
+    expected = pytest.approx((175 + 80 + 80) / 3 / 50, rel=0.1)
+    assert eventually(lambda: scrape(server)("imgcls_drift_score", model=tag) == expected)
 
 
 def test_the_metrics_of_two_workers_add_up(two: Server, tmp_path: Path) -> None:
