@@ -1,8 +1,8 @@
 """What Prometheus sees of one worker: counted in plain numbers, published a few times a second.
 
 BentoML's `/metrics` adds up the files that `prometheus_client` keeps for each worker (its
-multiprocess mode). One observation there costs some microseconds, and a request makes several; counting in a
-list costs a tenth of that. `publish`, a few times a second, writes what has changed.
+multiprocess mode). One observation there costs some microseconds, and a request makes several;
+counting in a list costs a tenth of that. `publish`, a few times a second, writes what has changed.
 """
 
 import contextlib
