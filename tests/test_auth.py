@@ -1,6 +1,7 @@
 """Tokens and their roles: which are taken, and that no route of a real service forgets to ask."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,6 +165,16 @@ def bearer(token: str) -> dict[str, str]:
 
 def files() -> dict[str, Any]:
     return {"images": ("a.jpg", jpeg("red"), "image/jpeg")}
+
+
+def test_the_documentation_names_every_route_under_its_role() -> None:
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    )
+    needed = BESIDE | roles(ImageClassifier)
+    for role in ("predict", "manage"):
+        named = set(re.findall(r"`(/\w+)`", rows[role]))
+        assert named == {route for route, needs in needed.items() if needs == role}
 
 
 def test_the_service_has_routes_of_both_roles() -> None:
