@@ -11,7 +11,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -51,6 +51,7 @@ class Predictor:
         self._active: Batcher | None = None
         self._stamp: Stamp = None
         self._fault: Exception | None = None
+        self._early: Future[Engine] | None = None
         self._switching = asyncio.Lock()
         self._others: OrderedDict[str, asyncio.Task[Batcher]] = OrderedDict()
         self._follower: asyncio.Task[None] | None = None
@@ -61,9 +62,14 @@ class Predictor:
 
     # Life.
 
-    async def start(self) -> None:
-        """Load the active model, if there is one, and begin to follow the pointer."""
+    async def start(self, early: "Future[Engine] | None" = None) -> None:
+        """Load the active model, if there is one, and begin to follow the pointer.
+
+        `early` is that model's loading, where it has begun already.
+        """
+        self._early = early
         await self._refresh()
+        self._early = None
         self._follower = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -295,6 +301,11 @@ class Predictor:
             self._stamp = stamp
 
     async def _gate(self, tag: str) -> Engine:
+        if self._early is not None:
+            with contextlib.suppress(Exception):  # it fails again below, and is reported there
+                engine = await asyncio.wrap_future(self._early)
+                if engine.card.tag == tag:
+                    return engine
         folder = self.registry.folder(tag)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(

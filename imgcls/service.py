@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -62,9 +63,33 @@ from imgcls.settings import get_settings
 
 if TYPE_CHECKING:
     from imgcls.data import DatasetStore
+    from imgcls.engine import Engine
     from imgcls.predictor import Predictor
 
 Result = TypeVar("Result")
+
+
+def _load_early() -> "Future[Engine] | None":
+    """Begin to load the active model while BentoML still builds its application around it.
+
+    None where this process is not a worker of a server. Whatever fails is left for the start.
+    """
+    if bentoml.server_context.worker_index is None:
+        return None
+
+    def load() -> "Engine":
+        from imgcls.engine import gate
+
+        registry = Registry()
+        return gate(registry.folder(registry.active() or ""), max_batch=get_settings().max_batch)
+
+    thread = ThreadPoolExecutor(1, "early")
+    loading = thread.submit(load)
+    thread.shutdown(wait=False)
+    return loading
+
+
+_early = _load_early()
 
 # The patterns are for the OpenAPI document alone: `check_name` refuses in better words.
 Name = Annotated[str, Field(json_schema_extra={"pattern": f"^{NAME}$"}, examples=["pets"])]
@@ -176,7 +201,7 @@ class ImageClassifier:
         logs.configure(get_settings().log_format)
         self.predictions = PredictionLog(get_settings().monitor_rate)
         self.predictor = Predictor(self.registry)
-        await self.predictor.start()
+        await self.predictor.start(_early)
         bind_endpoints(self)
         # What lives now lives for good: the collector need not look at it again.
         gc.collect()

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from imgcls import predictor as predictor_module
 from imgcls.card import GRAPH_FILE
+from imgcls.engine import Engine, gate
 from imgcls.errors import (
     BadArgument,
     BadModel,
@@ -267,3 +270,47 @@ def test_only_so_many_other_models_stay_loaded(
             await predictor.predict([jpeg()], model=tags[5])
 
     run(registry, check)
+
+
+def test_a_model_that_began_to_load_early_is_not_loaded_again(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = tiny_model(tmp_path / "one", registry)
+    registry.point(tag)
+    early: Future[Engine] = Future()
+    early.set_result(gate(registry.folder(tag)))
+    monkeypatch.setattr(predictor_module, "gate", None)
+
+    async def run() -> str:
+        predictor = Predictor(registry)
+        await predictor.start(early)
+        try:
+            return str((await predictor.predict([jpeg()]))["model"])
+        finally:
+            await predictor.stop()
+
+    assert asyncio.run(run()) == tag
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_early_model_that_failed_or_is_another_is_left_alone(
+    registry: Registry, tmp_path: Path, fails: bool
+) -> None:
+    tag = tiny_model(tmp_path / "one", registry)
+    other = tiny_model(tmp_path / "two", registry, "other")
+    registry.point(tag)
+    early: Future[Engine] = Future()
+    if fails:
+        early.set_exception(OSError("gone"))
+    else:
+        early.set_result(gate(registry.folder(other)))
+
+    async def run() -> str:
+        predictor = Predictor(registry)
+        await predictor.start(early)
+        try:
+            return str((await predictor.predict([jpeg()]))["model"])
+        finally:
+            await predictor.stop()
+
+    assert asyncio.run(run()) == tag
