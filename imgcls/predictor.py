@@ -33,6 +33,9 @@ _INLINE_BYTES = 16 * 1024
 _INLINE_PIXELS = 128 * 128
 """Images up to this are decoded in the event loop: quicker than handing them to a thread."""
 _DECODE_THREADS = 2
+_GIANT_PIXELS = 16_000_000
+"""Images above this are decoded one at a time in a thread of their own: a few bytes may ask for
+seconds and a gigabyte, which must neither add up nor hold up ordinary images."""
 _READY_SECONDS = 2.0
 """An answer proves for so long that predictions work."""
 _PROBE_SECONDS = 5.0
@@ -47,6 +50,7 @@ class Predictor:
         self._settings = settings or get_settings()
         self._engine_threads = ThreadPoolExecutor(side_by_side(self._settings.threads), "engine")
         self._decode_threads = ThreadPoolExecutor(_DECODE_THREADS, "decode")
+        self._giant_thread = ThreadPoolExecutor(1, "giant")
         self._load_thread = ThreadPoolExecutor(1, "load")
         self._active: Batcher | None = None
         self._stamp: Stamp = None
@@ -78,7 +82,12 @@ class Predictor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._follower
         self._publish()
-        for threads in (self._engine_threads, self._decode_threads, self._load_thread):
+        for threads in (
+            self._engine_threads,
+            self._decode_threads,
+            self._giant_thread,
+            self._load_thread,
+        ):
             threads.shutdown(wait=False, cancel_futures=True)
 
     # Predictions.
@@ -146,9 +155,15 @@ class Predictor:
         if _is_small(file):
             pixels = images.load(file, preprocessing)
         else:
-            pixels = await asyncio.get_running_loop().run_in_executor(
-                self._decode_threads, _decode, file, preprocessing, deadline
-            )
+            loop = asyncio.get_running_loop()
+            try:
+                pixels = await loop.run_in_executor(
+                    self._decode_threads, _decode, file, preprocessing, deadline, _GIANT_PIXELS
+                )
+            except _Giant:
+                pixels = await loop.run_in_executor(
+                    self._giant_thread, _decode, file, preprocessing, deadline
+                )
         batcher.engine.tallies.decode_seconds.add(time.monotonic() - started)
         return await batcher.submit(pixels, deadline=deadline)
 
@@ -344,14 +359,26 @@ def render(
     }
 
 
-def _decode(file: bytes, preprocessing: Preprocessing, deadline: float) -> images.Pixels:
+class _Giant(Exception):
+    """The image has more pixels than a decode thread takes."""
+
+
+def _decode(
+    file: bytes, preprocessing: Preprocessing, deadline: float, most_pixels: int | None = None
+) -> images.Pixels:
     if time.monotonic() > deadline:
         raise Overloaded("The request waited longer than its deadline; try again later.")
+    if most_pixels is not None and _pixels(file) > most_pixels:
+        raise _Giant
     return images.load(file, preprocessing)
 
 
 def _is_small(file: bytes) -> bool:
     if len(file) > _INLINE_BYTES:
         return False
+    return _pixels(file) <= _INLINE_PIXELS
+
+
+def _pixels(file: bytes) -> int:
     info = images.probe(file)
-    return info.width * info.height <= _INLINE_PIXELS
+    return info.width * info.height

@@ -1,11 +1,13 @@
 """The predictor: answers, refusals in place, and following the active model."""
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imgcls import predictor as predictor_module
 from imgcls.card import GRAPH_FILE
@@ -59,6 +61,28 @@ def test_each_image_gets_its_label_and_bad_ones_an_error_in_their_place(
         assert len(red["probabilities"]) == 2
         assert bad["code"] == "unsupported_image"
         assert "label" not in bad
+
+    run(registry, check)
+
+
+def test_giant_images_hold_up_no_ordinary_ones(registry: Registry, tmp_path: Path) -> None:
+    registry.point(tiny_model(tmp_path / "a", registry))
+    buffer = io.BytesIO()
+    Image.new("RGB", (5000, 5000), "blue").save(buffer, "WEBP", lossless=True, method=0)
+    giant = buffer.getvalue()
+    assert len(giant) < 1000
+    finished: list[str] = []
+
+    async def ask(predictor: Predictor, picture: bytes) -> None:
+        answer = await predictor.predict([picture])
+        finished.append(answer["predictions"][0]["label"])
+
+    async def check(predictor: Predictor) -> None:
+        giants = [asyncio.create_task(ask(predictor, giant)) for _ in range(3)]
+        await asyncio.sleep(0.05)  # they are being decoded now
+        await ask(predictor, jpeg("red", (1600, 1200)))
+        await asyncio.gather(*giants)
+        assert finished == ["red", "blue", "blue", "blue"]
 
     run(registry, check)
 
