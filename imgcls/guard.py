@@ -51,6 +51,14 @@ _PAGE_HEADERS = [
 ]
 
 
+def needed_roles(service: Any) -> dict[str, Role | None]:
+    """The role that each route of a service of `endpoint`s needs; None is open to all.
+
+    What is not named needs `manage`.
+    """
+    return {**BESIDE, **roles(service)}
+
+
 class Guard:
     """Refuses with 401 or 403; without `tokens`, only what pages of other sites send.
 
@@ -61,7 +69,7 @@ class Guard:
     def __init__(self, app: Any, service: Any, tokens: Tokens | None) -> None:
         self.app = app
         self._tokens = tokens
-        self._needed: dict[str, Role | None] = {**BESIDE, **roles(service)}
+        self._needed = needed_roles(service)
         self._cors: bool = BentoMLContainer.http.cors.enabled.get()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

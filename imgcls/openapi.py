@@ -9,7 +9,7 @@ from typing import Any
 
 from imgcls.auth import Role
 from imgcls.errors import BY_CODE
-from imgcls.http import roles
+from imgcls.guard import needed_roles
 from imgcls.schemas import ErrorResponse
 from imgcls.settings import get_settings
 
@@ -42,11 +42,11 @@ def document(service: Any, version: str) -> dict[str, Any]:
             **_refusals(),
         }
     if get_settings().has_tokens:
-        _secure(spec, roles(service))
+        _secure(spec, needed_roles(service))
     return spec
 
 
-def _secure(spec: dict[str, Any], needed: dict[str, Role]) -> None:
+def _secure(spec: dict[str, Any], needed: dict[str, Role | None]) -> None:
     spec["components"]["securitySchemes"] = {
         "token": {
             "type": "http",
@@ -54,8 +54,10 @@ def _secure(spec: dict[str, Any], needed: dict[str, Role]) -> None:
             "description": "A token of the service; the role `manage` includes `predict`.",
         }
     }
-    for route, role in needed.items():
-        spec["paths"][route]["post"]["security"] = [{"token": [role]}]
+    for route, operations in spec["paths"].items():
+        if role := needed.get(route, "manage"):
+            for operation in operations.values():
+                operation["security"] = [{"token": [role]}]
 
 
 def _add(schemas: dict[str, Any], model: Any, mode: Any) -> dict[str, str]:

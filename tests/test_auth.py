@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from imgcls import Client
 from imgcls.auth import SHORTEST, Token, Tokens, given_tokens, own_token
 from imgcls.errors import BadArgument, Forbidden, ImgclsError, Unauthorized
-from imgcls.guard import BESIDE
+from imgcls.guard import BESIDE, needed_roles
 from imgcls.http import roles
 from imgcls.openapi import document
 from imgcls.service import ImageClassifier
@@ -96,7 +97,7 @@ def test_settings_do_not_print_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MANAGE not in get_settings().model_dump_json()
 
 
-def test_a_token_has_its_role_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_has_its_role_wherever_it_stands() -> None:
     tokens = Tokens([Token("predict", PREDICT), Token("manage", MANAGE)])
     assert tokens.role_of(PREDICT.encode()) == "predict"
     assert tokens.role_of(MANAGE.encode()) == "manage"
@@ -171,7 +172,7 @@ def test_the_documentation_names_every_route_under_its_role() -> None:
     rows = dict(
         re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
     )
-    needed = BESIDE | roles(ImageClassifier)
+    needed = needed_roles(ImageClassifier)
     for role in ("predict", "manage"):
         named = set(re.findall(r"`(/\w+)`", rows[role]))
         assert named == {route for route, needs in needed.items() if needs == role}
@@ -250,8 +251,6 @@ def test_probes_and_the_documentation_stay_open(http: httpx.Client) -> None:
 
 def test_a_body_is_refused_before_it_is_read(secured: Server) -> None:
     """Only the head is sent: an answer shows that nobody waited for the body."""
-    import socket
-
     head = (
         "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         f"Content-Length: 1000000000\r\nAuthorization: Bearer {UNKNOWN}\r\n\r\n"
@@ -279,6 +278,17 @@ def test_the_client_refuses_what_no_header_can_carry_without_showing_it(token: s
     assert MANAGE not in refused.value.message
 
 
+def test_the_demo_asks_a_service_with_tokens_too(
+    secured: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imgcls.cli.demo_steps import _ask
+
+    tokens_from(monkeypatch, tokens=f"predict:{PREDICT}")
+    card = secured.registry.get(secured.registry.active() or "")
+    truth = ["red", "green", "blue"]
+    assert _ask(secured.url, card, [jpeg(colour) for colour in truth], truth) == 3
+
+
 def test_bentomls_own_client_sends_a_token_too(secured: Server) -> None:
     code = f"""
 import bentoml
@@ -289,9 +299,7 @@ with bentoml.SyncHTTPClient({secured.url!r}, token={PREDICT!r}) as client:
     assert done.stdout.strip() == secured.registry.active(), done.stderr
 
 
-def test_the_document_says_which_role_an_operation_needs(
-    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_document_says_which_role_an_operation_needs(http: httpx.Client) -> None:
     spec = http.get("/docs.json").json()
     scheme = spec["components"]["securitySchemes"]["token"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
@@ -299,6 +307,8 @@ def test_the_document_says_which_role_an_operation_needs(
         operation = spec["paths"][route]["post"]
         assert operation["security"] == [{"token": [role]}]
         assert {"401", "403"} <= set(operation["responses"])
+    assert spec["paths"]["/metrics"]["get"]["security"] == [{"token": ["predict"]}]
+    assert "security" not in spec["paths"]["/livez"]["get"]
     assert "securitySchemes" not in document(ImageClassifier, "0")["components"]
 
 
