@@ -60,6 +60,7 @@ class Predictor:
         self._others: OrderedDict[str, asyncio.Task[Batcher]] = OrderedDict()
         self._follower: asyncio.Task[None] | None = None
         self._admitted = 0
+        self._admitted_bytes = 0
         self._metrics = get_metrics()
         self._loaded: WeakValueDictionary[str, Batcher] = WeakValueDictionary()
         """Batchers by tag, for as long as anything uses them."""
@@ -93,8 +94,9 @@ class Predictor:
     # Predictions.
 
     @contextlib.contextmanager
-    def admitted(self, count: int) -> Iterator[None]:
-        """Hold places for `count` images from before they are read until they are answered.
+    def admitted(self, count: int, size: int = 0) -> Iterator[None]:
+        """Hold places for `count` images of `size` bytes together from before they are read until
+        they are answered.
 
         Raises `Overloaded` where too many are under way, so that neither memory nor the decoders
         fill up with what could only be answered too late.
@@ -104,11 +106,17 @@ class Predictor:
             raise BadArgument(f"One request may carry {limit} images; send {count} in several.")
         if self._admitted + count > limit:
             raise Overloaded(f"{self._admitted} images wait already; try again in a moment.")
+        # A request that is alone is taken however large: the limit on bodies bounds it.
+        most_bytes = self._settings.max_queue_mb * 1024 * 1024
+        if self._admitted_bytes and self._admitted_bytes + size > most_bytes:
+            raise Overloaded("Too many large images wait already; try again in a moment.")
         self._admitted += count
+        self._admitted_bytes += size
         try:
             yield
         finally:
             self._admitted -= count
+            self._admitted_bytes -= size
 
     async def predict(
         self,

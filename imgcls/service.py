@@ -227,7 +227,7 @@ class ImageClassifier:
         threshold: float | None = None,
     ) -> dict[str, Any]:
         """Classify one or more images with the active model, or with `model`."""
-        with self.predictor.admitted(len(images)):
+        with self.predictor.admitted(len(images), sum(image.size or 0 for image in images)):
             files = [await image.read() for image in images]
             answer = await self.predictor.predict(
                 files, model=model, top_k=top_k, threshold=threshold

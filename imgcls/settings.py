@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """What one run of a model may take: batches grow until then, and no further."""
     max_queue: int = Field(default=1024, gt=0)
     """Images that may be under way in one worker; more are refused with 503."""
+    max_queue_mb: int = Field(default=512, gt=0)
+    """MiB that these images may have together, encoded; more are refused with 503."""
     deadline_ms: int = Field(default=30_000, gt=0)
     """A request that could not be answered by then gets 503."""
     max_loaded_models: int = Field(default=4, gt=0)

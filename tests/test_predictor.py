@@ -280,6 +280,29 @@ def test_too_many_images_under_way_are_refused(registry: Registry, tmp_path: Pat
     run(registry, check)
 
 
+def test_too_many_bytes_under_way_are_refused(registry: Registry, tmp_path: Path) -> None:
+    registry.point(tiny_model(tmp_path / "a", registry))
+    mebibyte = 1024 * 1024
+
+    async def check(predictor: Predictor) -> None:
+        def full() -> bool:
+            try:
+                with predictor.admitted(1, 1):
+                    return False
+            except Overloaded:
+                return True
+
+        with predictor.admitted(1, 600 * mebibyte):  # alone, whatever its size
+            assert full()
+        with predictor.admitted(1, 500 * mebibyte):
+            assert not full()
+            with predictor.admitted(1, 12 * mebibyte):
+                assert full()
+        assert not full()
+
+    run(registry, check)
+
+
 def test_only_so_many_other_models_stay_loaded(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
