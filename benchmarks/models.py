@@ -6,6 +6,7 @@ that training would export, with card and golden images, registered and active.
 """
 
 import io
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +94,32 @@ def torchvision(
     state = {**loaded.body.state_dict(), weight: head.weight.detach(), bias: head.bias.detach()}
     torch.save(state, weights)
     return model
+
+
+def in_8_bits(model: Model, home: Path, files: Sequence[bytes]) -> Model | None:
+    """Register the 8-bit form of `model` under `home`, calibrated on the pictures `files`.
+
+    None where imgcls would not keep it, because it is no quicker on this machine.
+    """
+    from training.quantize import quantize
+
+    registry = registry_at(home)
+    pixels = _pixels(files, model.card.preprocessing)
+    with tempfile.TemporaryDirectory(prefix="model-") as scratch:
+        folder = Path(scratch) / "model"
+        shutil.copytree(model.folder, folder)
+        graph = folder / GRAPH_FILE
+        targets = Engine.load(folder).probabilities(pixels).argmax(axis=1)
+        found = quantize(graph, pixels, targets, largest_loss=1.0)
+        if not found.kept:
+            return None
+        changed = {"graph_sha256": graph_sha256(graph), "quantization": found}
+        card = model.card.model_copy(update=changed)
+        card.save(folder)
+        _write_goldens(Model(card, folder), files[:_GOLDENS])
+        tag = registry.register(folder, card)
+    registry.point(tag)
+    return Model(card, registry.folder(tag))
 
 
 def labels(model: Model, files: Sequence[bytes]) -> list[int | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serve.claims import RATE
-from benchmarks.serve.contestants import PHOTO_NETWORKS, TINY
+from benchmarks.serve.contestants import NAMES, PHOTO_NETWORKS, TINY
 from benchmarks.serve.race import Race, Row, Settings
 from benchmarks.serve.report import cells, claims, report, text_table
 from benchmarks.servers import ROOT, stop_on_sigterm
@@ -55,7 +55,10 @@ def _arguments() -> argparse.Namespace:
         default=[*PHOTO_NETWORKS, TINY],
         help="what is served: all of them, if left out",
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these contestants")
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, default=[], metavar="NAME", help=", ".join(NAMES)
+    )
+    parser.add_argument("--int8", action="store_true", help="imgcls in 8 bits races too")
     parser.add_argument("--data", type=Path, help="send the pictures of this folder or zip")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=10, help="under load, in each round")
@@ -75,6 +78,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return Settings(
         data=arguments.data,
         only=tuple(arguments.only),
+        int8=arguments.int8,
         pictures=arguments.pictures,
         connections=arguments.connections,
         seconds=arguments.seconds,

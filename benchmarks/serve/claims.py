@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.serve.contestants import EMPTY, OFFLINE, TINY
+from benchmarks.serve.contestants import EMPTY, OFFLINE, OURS, STARLETTE, TINY, TORCH_PEERS
 
-OURS = ("imgcls", "imgcls-2")
-TORCH_PEERS = ("bentoml", "bentoml-2", "litserve", "litserve-2", "fastapi", "fastapi-2")
 RATE = "requests_per_second"
 
 Summaries = dict[str, dict[str, Any]]
@@ -48,7 +46,7 @@ def judge(networks: dict[str, Summaries]) -> list[Claim]:
         *_rates("efficientnet_b0", efficientnet, OURS, TORCH_PEERS, 2.0),
         *_rates(TINY, tiny, ("imgcls",), ("bentoml",), 2.5),
         *_rates(TINY, tiny, ("imgcls",), ("litserve",), 1.3),
-        *_rates(TINY, tiny, ("imgcls",), ("starlette",), 0.5),
+        *_rates(TINY, tiny, ("imgcls",), (STARLETTE,), 0.5),
         *(claim for name, summaries in networks.items() for claim in _errors(name, summaries)),
     ]
 

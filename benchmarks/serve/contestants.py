@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.models import CLASSES
 from benchmarks.servers import bentoml_serve
+from imgcls.card import GRAPH_FILE
 from imgcls.settings import usable_cores
 
 TINY = "tiny"
@@ -15,10 +16,30 @@ TINY = "tiny"
 TINY_SIDE = 32
 PHOTO_NETWORKS = ("resnet18", "efficientnet_b0")
 
+OURS = ("imgcls", "imgcls-2")
+INT8 = ("imgcls-int8", "imgcls-int8-2")
+TORCH_PEERS = ("bentoml", "bentoml-2", "litserve", "litserve-2", "fastapi", "fastapi-2")
 OFFLINE = ("offline-serial", "offline-threads", "offline-pipeline")
 EMPTY = "bentoml-empty"
+STARLETTE = "starlette"
+NAMES = (EMPTY, *OURS, *INT8, *TORCH_PEERS, STARLETTE, *OFFLINE)
 
 _LABELS = [f"class-{number}" for number in range(CLASSES)]
+
+
+Labels = list[int | None]
+"""What must be answered to each picture, as the index of a class; None where anything goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A registered, active model."""
+
+    home: Path
+    """`BENTOML_HOME`."""
+    folder: Path
+    """The model's own, in it."""
+    labels: Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +48,9 @@ class Entry:
 
     network: str
     side: int
-    home: Path
-    """`BENTOML_HOME` with the registered, active model."""
-    model: Path
-    """The model's folder in it."""
+    model: Served
+    int8: Served | None
+    """The model in 8 bits, where it races too."""
     weights: Path
     """torchvision's state dict; the tiny network has none."""
 
@@ -42,6 +62,7 @@ class Contestant:
     env: dict[str, str]
     probabilities: Callable[[Any], list[float]]
     """From the decoded JSON answer to those of its one picture; an empty service has none."""
+    labels: Labels
 
 
 def contestants(entry: Entry) -> list[Contestant]:
@@ -49,21 +70,29 @@ def contestants(entry: Entry) -> list[Contestant]:
     empty = Contestant(
         EMPTY,
         bentoml_serve("benchmarks.peers.bento_empty:BentoEmpty"),
-        {"BENTOML_HOME": str(entry.home.with_name("empty"))},
+        {"BENTOML_HOME": str(entry.model.home.with_name("empty"))},
         list,
+        [],
     )
     if entry.network == TINY:
-        return [empty, _imgcls(entry, 1), *_peers(entry, "onnx", 1), _starlette(entry)]
-    both = [c for n in (1, 2) for c in [_imgcls(entry, n), *_peers(entry, "torch", n)]]
-    return [empty, *both, *(_fastapi(entry, n) for n in (1, 2))]
+        ours = _imgcls("imgcls", entry.model, 1)
+        return [empty, ours, *_peers(entry, "onnx", 1), _starlette(entry)]
+    racing = [empty]
+    for workers in (1, 2):
+        racing.append(_imgcls("imgcls", entry.model, workers))
+        if entry.int8 is not None:
+            racing.append(_imgcls("imgcls-int8", entry.int8, workers))
+        racing += [*_peers(entry, "torch", workers), _fastapi(entry, workers)]
+    return racing
 
 
-def _imgcls(entry: Entry, workers: int) -> Contestant:
+def _imgcls(name: str, model: Served, workers: int) -> Contestant:
     return Contestant(
-        _name("imgcls", workers),
+        _name(name, workers),
         bentoml_serve("service:ImageClassifier"),
-        {"BENTOML_HOME": str(entry.home), "IMGCLS_WORKERS": str(workers)},
+        {"BENTOML_HOME": str(model.home), "IMGCLS_WORKERS": str(workers)},
         lambda answer: [answer["predictions"][0]["probabilities"][label] for label in _LABELS],
+        model.labels,
     )
 
 
@@ -72,12 +101,19 @@ def _peers(entry: Entry, runtime: str, workers: int) -> list[Contestant]:
     litserve = (sys.executable, "-m", f"benchmarks.peers.litserve_{runtime}")
     env = _settings(entry, workers)
     return [
-        Contestant(_name("bentoml", workers), bentoml_serve(bento), env, lambda answer: answer[0]),
+        Contestant(
+            _name("bentoml", workers),
+            bentoml_serve(bento),
+            env,
+            lambda answer: answer[0],
+            entry.model.labels,
+        ),
         Contestant(
             _name("litserve", workers),
             litserve,
             env | {"PEER_PORT": "{port}"},
             lambda answer: answer["output"],
+            entry.model.labels,
         ),
     ]
 
@@ -89,15 +125,17 @@ def _fastapi(entry: Entry, workers: int) -> Contestant:
         _uvicorn(app, workers),
         _settings(entry, workers),
         lambda answer: answer["probabilities"],
+        entry.model.labels,
     )
 
 
 def _starlette(entry: Entry) -> Contestant:
     return Contestant(
-        "starlette",
+        STARLETTE,
         _uvicorn("benchmarks.peers.starlette_onnx:app", 1),
         _settings(entry, 1),
         lambda answer: answer["probabilities"],
+        entry.model.labels,
     )
 
 
@@ -110,9 +148,9 @@ def _settings(entry: Entry, workers: int) -> dict[str, str]:
     """Of a peer. Its workers share the cores, as those of imgcls do."""
     threads = str(max(1, usable_cores() // workers))
     return {
-        "BENTOML_HOME": str(entry.home.with_name("peers")),
+        "BENTOML_HOME": str(entry.model.home.with_name("peers")),
         "OMP_NUM_THREADS": threads,
-        "PEER_MODEL": str(entry.model / "model.onnx"),
+        "PEER_MODEL": str(entry.model.folder / GRAPH_FILE),
         "PEER_NETWORK": entry.network,
         "PEER_SIDE": str(entry.side),
         "PEER_THREADS": threads,

@@ -12,8 +12,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.serve.claims import OURS, RATE, Summaries
-from benchmarks.serve.contestants import OFFLINE
+from benchmarks.serve.claims import RATE, Summaries
+from benchmarks.serve.contestants import INT8, OFFLINE, OURS
 from benchmarks.serve.report import cells, claims, markdown_table
 from benchmarks.servers import ROOT
 
@@ -86,7 +86,7 @@ def plot(networks: Mapping[str, Summaries]) -> Figure:
 
 
 def _colour(name: str) -> str:
-    return _OURS if name in OURS else _LIMIT if name in OFFLINE else _OTHERS
+    return _OURS if name in OURS + INT8 else _LIMIT if name in OFFLINE else _OTHERS
 
 
 if __name__ == "__main__":

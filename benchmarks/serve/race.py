@@ -27,6 +27,7 @@ from benchmarks.serve.contestants import (
     TINY_SIDE,
     Contestant,
     Entry,
+    Served,
     contestants,
 )
 from benchmarks.serve.load import CONTENT_TYPE, FIELD, PATH, Wrk, body
@@ -35,6 +36,8 @@ from benchmarks.servers import ROOT, Server, started
 START_TIMEOUT = 120.0
 _START_ATTEMPTS = 3
 """Free ports are chosen before they are bound, and now and then somebody else is quicker."""
+_SETTLE = 1.0
+"""Seconds after the warm-up, for the requests that it left unanswered."""
 _ASK_AGAIN = 0.01
 """Seconds between attempts to get the first prediction."""
 
@@ -49,6 +52,8 @@ class Settings:
     """Where the pictures come from: a folder or a zip; parts of two photographs without."""
     only: tuple[str, ...]
     """Names of contestants; all of them where it is empty."""
+    int8: bool
+    """Whether imgcls takes part with its 8-bit graph too."""
     pictures: int
     connections: int
     seconds: int
@@ -71,9 +76,9 @@ class Race:
             self.model = models.cnn(home, side=TINY_SIDE)
         else:
             self.model = models.torchvision(home, network, self._files[:16], weights)
-        self._labels = models.labels(self.model, self._files)
         side = self.model.card.preprocessing.height
-        entry = Entry(network, side, home, self.model.folder, weights)
+        int8 = self._in_8_bits(scratch / "int8") if settings.int8 and network != TINY else None
+        entry = Entry(network, side, self._served(home, self.model), int8, weights)
         self._servers = [c for c in contestants(entry) if self._takes_part(c.name)]
         self._offline = [name for name in OFFLINE if self._takes_part(name) and network != TINY]
         self._wrk = Wrk(scratch / "bodies", self._files, settings.connections)
@@ -94,6 +99,16 @@ class Race:
             _show(name, rows[name])
         return rows
 
+    def _served(self, home: Path, model: models.Model) -> Served:
+        return Served(home, model.folder, models.labels(model, self._files))
+
+    def _in_8_bits(self, home: Path) -> Served | None:
+        model = models.in_8_bits(self.model, home, self._files[:16])
+        if model is None:
+            print(f"{self.network} is no quicker in 8 bits here and races without.", flush=True)
+            return None
+        return self._served(home, model)
+
     def _takes_part(self, name: str) -> bool:
         return not self._settings.only or name in self._settings.only
 
@@ -111,6 +126,7 @@ class Race:
                     asyncio.run(self._check(server, contestant))
                     self._checked.add(contestant.name)
                 self._wrk.run(server.url, self._settings.warm_up)
+                time.sleep(_SETTLE)
                 measured = self._wrk.run(server.url, self._settings.seconds)
                 row |= asdict(measured) | {"rate": measured.rate, "errors": measured.errors}
             row["memory_mb"] = _memory_mb(server.process.pid)
@@ -143,7 +159,7 @@ class Race:
                     raise SystemExit(f"{contestant.name} answers {got} where {label} is right.")
 
             async with asyncio.TaskGroup() as group:
-                for file, label in zip(self._files, self._labels, strict=True):
+                for file, label in zip(self._files, contestant.labels, strict=True):
                     group.create_task(ask(file, label))
 
 
@@ -186,7 +202,7 @@ def _memory_mb(pid: int) -> float:
 
 
 def _show(name: str, row: Row) -> None:
-    parts = [f"  {name:<18}"]
+    parts = []
     if "rate" in row:
         parts.append(f"{row['rate']:8.1f} requests/s")
     if "p50_ms" in row:
@@ -194,4 +210,4 @@ def _show(name: str, row: Row) -> None:
         parts.append(f"{row['errors']} errors")
     if "start_seconds" in row:
         parts.append(f"start {row['start_seconds']:.2f} s, {row['memory_mb']:.0f} MB")
-    print(", ".join(parts), flush=True)
+    print(f"  {name:<18}{', '.join(parts)}", flush=True)
