@@ -158,7 +158,7 @@ def gate(folder: Path, *, threads: int | None = None, max_batch: int = 1) -> Eng
     except Exception as err:  # ONNX Runtime's own exceptions share no base class
         raise GateFailed(f"{engine.card.tag} cannot run here: {err}") from err
     engine.replay_goldens(batch)
-    _release_memory()
+    release_memory()
     return engine
 
 
@@ -177,7 +177,7 @@ def side_by_side(threads: int) -> int:
     return max(1, usable_cores() // get_settings().workers // threads)
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
     """Hand back to the system what loading a model took for a moment: as much as the model."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,9 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
+        # The kernel's own time has steps of milliseconds; two changes in one could look like none.
+        now = time.time_ns()
+        os.utime(temporary, ns=(now, now))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

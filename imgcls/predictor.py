@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -20,10 +19,11 @@ import numpy as np
 from imgcls import images
 from imgcls.batcher import Batcher
 from imgcls.card import ModelCard, Preprocessing
-from imgcls.engine import Engine, Floats, gate, side_by_side, verdicts
+from imgcls.engine import Engine, Floats, side_by_side, verdicts
 from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel, Overloaded
 from imgcls.metrics import ModelTallies, get_metrics
 from imgcls.registry import Registry, Stamp
+from imgcls.sessions import Passed, Sessions
 from imgcls.settings import Settings, get_settings
 from imgcls.watch import Watched
 
@@ -52,12 +52,10 @@ class Predictor:
         self._decode_threads = ThreadPoolExecutor(_DECODE_THREADS, "decode")
         self._giant_thread = ThreadPoolExecutor(1, "giant")
         self._load_thread = ThreadPoolExecutor(1, "load")
-        self._active: Batcher | None = None
+        self._sessions = Sessions(registry, self._settings, self._load_thread, self._new_batcher)
         self._stamp: Stamp = None
         self._fault: Exception | None = None
-        self._early: Future[Engine] | None = None
         self._switching = asyncio.Lock()
-        self._others: OrderedDict[str, asyncio.Task[Batcher]] = OrderedDict()
         self._follower: asyncio.Task[None] | None = None
         self._admitted = 0
         self._admitted_bytes = 0
@@ -67,14 +65,14 @@ class Predictor:
 
     # Life.
 
-    async def start(self, early: "Future[Engine] | None" = None) -> None:
+    async def start(self, early: "Future[Passed] | None" = None) -> None:
         """Load the active model, if there is one, and begin to follow the pointer.
 
         `early` is that model's loading, where it has begun already.
         """
-        self._early = early
+        self._sessions.early = early
         await self._refresh()
-        self._early = None
+        self._sessions.early = None
         self._follower = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -135,10 +133,10 @@ class Predictor:
         if not files:
             raise BadArgument("Send at least one file in the form field `images`.")
         started = time.monotonic()
-        batcher = await self._batcher(model)
+        deadline = started + self._settings.deadline_ms / 1000
+        batcher = await self._batcher(model, deadline)
         card = batcher.engine.card
         card.check_options(top_k, threshold)
-        deadline = time.monotonic() + self._settings.deadline_ms / 1000
         if len(files) == 1:
             row = await self._answer(batcher, files[0], deadline)
             predictions = [render(card, row, top_k=top_k, threshold=threshold)]
@@ -193,7 +191,7 @@ class Predictor:
         other answers in its place.
         """
         try:
-            batcher = await self._batcher(None)
+            batcher = await self._batcher(None, time.monotonic() + _PROBE_SECONDS)
             answered = time.monotonic() - batcher.engine.answered_at
             return answered < _READY_SECONDS or await self._probe(batcher)
         except NoActiveModel:
@@ -218,69 +216,76 @@ class Predictor:
         Raises `ModelNotFound`, `BadModel` or `GateFailed`, and leaves everything as it was.
         """
         async with self._switching:
-            engine = await self._gate(self.registry.get(tag).tag)
-            await self._in_thread(self.registry.point, engine.card.tag)
-            self._switch(engine)
+            card = await asyncio.to_thread(self.registry.get, tag)
+            batcher = await self._sessions.load(card.tag)
+            self._stamp = await asyncio.to_thread(self.registry.point, card.tag)
+            self._sessions.active = batcher
 
     async def rollback(self) -> None:
         """The same for the model that was active before. Raises `Conflict` where there is none."""
         async with self._switching:
-            tag = await self._in_thread(self.registry.before)
-            engine = await self._gate(tag)
-            await self._in_thread(self.registry.step_back, tag)
-            self._switch(engine)
+            tag = await asyncio.to_thread(self.registry.before)
+            batcher = await self._sessions.load(tag)
+            self._stamp = await asyncio.to_thread(self.registry.step_back, tag)
+            self._sessions.active = batcher
 
     async def unset(self) -> str | None:
         """Leave no model active; returns the tag of the one that was."""
         async with self._switching:
-            was: str | None = await self._in_thread(self.registry.unset)
-            self._switch(None)
+            was = await asyncio.to_thread(self.registry.unset)
+            self._sessions.active = None
             return was
 
-    async def _batcher(self, model: str | None) -> Batcher:
+    @property
+    def active(self) -> str | None:
+        """Tag of the model that answers plain predictions now."""
+        active = self._sessions.active
+        return active.engine.card.tag if active else None
+
+    def loaded(self) -> dict[str, int]:
+        """Bytes by tag of the models in memory, the least recently used first."""
+        return self._sessions.loaded()
+
+    async def _batcher(self, model: str | None, deadline: float) -> Batcher:
         if model is not None:
-            return await self._other(model)
-        if self._stamp != self.registry.stamp() and (self._active is None or not self._pointed()):
+            return await self._named(model, deadline)
+        if self._stamp != self.registry.stamp() and not self._may_go_on():
             await self._refresh()
-        if self._active is None:
+        active = self._sessions.active
+        if active is None:
             why = f" ({self._fault})" if self._fault else ""
             raise NoActiveModel(
                 f"No model is active{why}: train one with /fit, then make it active with /set; "
                 "/list shows those there are."
             )
-        return self._active
+        return active
 
-    def _pointed(self) -> bool:
-        """Whether a model is active at all; a changed pointer to another is left to the follower,
-        so that the old model answers while the new one loads."""
+    def _may_go_on(self) -> bool:
+        """Whether the model that was active may answer although the pointer has changed.
+
+        It may while the follower loads the next one, unless no model is active any more or this one
+        has been removed.
+        """
+        active = self._sessions.active
+        if active is None or not self.registry.has(active.engine.card.tag):
+            return False
         try:
             return self.registry.active() is not None
         except ImgclsError:
             return True
 
-    async def _other(self, model: str) -> Batcher:
-        """A batcher for a model asked for by its tag; the least recently used ones are let go."""
-        ready = self._others.get(model)
-        if ready is not None and ready.done() and self.registry.has(model):
-            self._others.move_to_end(model)
-            return ready.result()
-        tag = (await self._in_thread(self.registry.get, model)).tag
-        if self._active is not None and self._active.engine.card.tag == tag:
-            return self._active
-        task = self._others.get(tag)
-        if task is None:
-            task = self._others[tag] = asyncio.create_task(self._load_other(tag))
-        self._others.move_to_end(tag)
-        while len(self._others) > self._settings.max_loaded_models:
-            self._others.popitem(last=False)
-        return await asyncio.shield(task)
-
-    async def _load_other(self, tag: str) -> Batcher:
+    async def _named(self, model: str, deadline: float) -> Batcher:
+        """The model asked for by its tag, loaded if need be; `Overloaded` past the deadline."""
+        if (ready := self._sessions.ready(model)) is not None:
+            return ready
+        tag = (await asyncio.to_thread(self.registry.get, model)).tag
+        if (ready := self._sessions.ready(tag)) is not None:
+            return ready
         try:
-            return self._new_batcher(await self._gate(tag))
-        except BaseException:
-            self._others.pop(tag, None)
-            raise
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._sessions.load(tag)
+        except TimeoutError:
+            raise Overloaded(f"{tag} is still being loaded; try again later.") from None
 
     async def _follow(self) -> None:
         while True:
@@ -288,6 +293,7 @@ class Predictor:
             try:
                 if self._stamp != self.registry.stamp():
                     await self._refresh()
+                await self._sessions.sweep()
             except Exception:  # whatever it was, a later look may succeed
                 logger.exception("The active model could not be followed")
             self._publish()
@@ -297,7 +303,7 @@ class Predictor:
         scores = {tag: batcher.engine.drift() for tag, batcher in loaded.items()}
         try:
             self._metrics.publish(
-                active=self._active.engine.card.tag if self._active else None,
+                active=self.active,
                 waiting={tag: batcher.waiting for tag, batcher in loaded.items()},
                 drift={tag: score for tag, score in scores.items() if score is not None},
             )
@@ -312,32 +318,15 @@ class Predictor:
                 return
             try:
                 tag = self.registry.active()
-                if tag is None:
-                    self._active = None
-                elif self._active is None or self._active.engine.card.tag != tag:
-                    self._active = self._new_batcher(await self._gate(tag))
+                self._sessions.active = await self._sessions.load(tag) if tag else None
             except (ImgclsError, OSError) as err:
                 logger.error("The active model was not loaded: %s", err)
                 self._fault = err
+                if not self._may_go_on():
+                    self._sessions.active = None
             else:
                 self._fault = None
             self._stamp = stamp
-
-    async def _gate(self, tag: str) -> Engine:
-        if self._early is not None:
-            with contextlib.suppress(Exception):  # it fails again below, and is reported there
-                engine = await asyncio.wrap_future(self._early)
-                if engine.card.tag == tag:
-                    return engine
-        folder = self.registry.folder(tag)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._load_thread, lambda: gate(folder, max_batch=self._settings.max_batch)
-        )
-
-    def _switch(self, engine: Engine | None) -> None:
-        # The stamp is left to the follower: another worker may have moved the pointer since.
-        self._active = self._new_batcher(engine) if engine else None
 
     def _new_batcher(self, engine: Engine) -> Batcher:
         settings = self._settings
@@ -349,9 +338,6 @@ class Predictor:
             max_queue=settings.max_queue,
         )
         return batcher
-
-    async def _in_thread(self, function: Any, *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._load_thread, function, *args)
 
 
 def render(

@@ -170,17 +170,19 @@ class Registry:
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size
 
-    def point(self, tag: str) -> None:
-        """Make `tag` active, keeping the one before for `rollback`. The gate comes first."""
+    def point(self, tag: str) -> Stamp:
+        """Make `tag` active, keeping the one before for `rollback`. The gate comes first.
+
+        Returns the stamp of the pointer that this call has written.
+        """
         with locked(self.home / "registry.lock"):
             self.folder(tag)
             pointer = self._read_pointer()
             previous = [t for t in pointer.previous if t != tag]
             if pointer.tag not in (None, tag):
                 previous.append(str(pointer.tag))
-            self._write_pointer(
-                "set", ActivePointer(tag=tag, previous=previous[-100:]), pointer.tag
-            )
+            kept = ActivePointer(tag=tag, previous=previous[-100:])
+            return self._write_pointer("set", kept, pointer.tag)
 
     def before(self) -> str:
         """The tag that `rollback` goes to: the last active one that still exists.
@@ -195,8 +197,8 @@ class Registry:
             return tag
         raise Conflict("There is no earlier model to go back to.")
 
-    def step_back(self, tag: str) -> None:
-        """Make `tag`, from `before()`, active again and forget those after it."""
+    def step_back(self, tag: str) -> Stamp:
+        """Make `tag`, from `before()`, active again and forget those after it; as `point`."""
         with locked(self.home / "registry.lock"):
             self.folder(tag)
             pointer = self._read_pointer()
@@ -204,7 +206,7 @@ class Registry:
                 raise Conflict(f"{tag} was not active before; use set.")
             cut = len(pointer.previous) - 1 - pointer.previous[::-1].index(tag)
             kept = ActivePointer(tag=tag, previous=pointer.previous[:cut])
-            self._write_pointer("rollback", kept, pointer.tag)
+            return self._write_pointer("rollback", kept, pointer.tag)
 
     def unset(self) -> str | None:
         """Leave no model active; returns the one that was. `rollback` brings it back."""
@@ -233,8 +235,9 @@ class Registry:
                 f"{self._pointer.name} is damaged; delete it and set a model again."
             ) from err
 
-    def _write_pointer(self, action: str, pointer: ActivePointer, was: str | None) -> None:
+    def _write_pointer(self, action: str, pointer: ActivePointer, was: str | None) -> Stamp:
         write_atomic(self._pointer, pointer.model_dump_json(indent=2))
+        stamp = self.stamp()
         line = {
             "time": datetime.now(UTC).isoformat(),
             "action": action,
@@ -243,6 +246,7 @@ class Registry:
         }
         with (self.home / "promotions.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        return stamp
 
     # The store's folders.
 

@@ -34,6 +34,7 @@ from imgcls.errors import (
 )
 from imgcls.files import NAME, VERSION, check_name
 from imgcls.guard import guard
+from imgcls.hangup import dropped_if_gone
 from imgcls.http import (
     FileField,
     FormRequest,
@@ -63,13 +64,16 @@ from imgcls.settings import get_settings
 
 if TYPE_CHECKING:
     from imgcls.data import DatasetStore
-    from imgcls.engine import Engine
     from imgcls.predictor import Predictor
+    from imgcls.sessions import Passed
 
 Result = TypeVar("Result")
 
+CONTEXT = bentoml.Context()
+"""What BentoML knows of the request that the current task answers."""
 
-def _load_early() -> "Future[Engine] | None":
+
+def _load_early() -> "Future[Passed] | None":
     """Begin to load the active model while BentoML still builds its application around it.
 
     None where this process is not a worker of a server. Whatever fails is left for the start.
@@ -77,11 +81,11 @@ def _load_early() -> "Future[Engine] | None":
     if bentoml.server_context.worker_index is None:
         return None
 
-    def load() -> "Engine":
-        from imgcls.engine import gate
+    def load() -> "Passed":
+        from imgcls.sessions import pass_gate
 
         registry = Registry()
-        return gate(registry.folder(registry.active() or ""), max_batch=get_settings().max_batch)
+        return pass_gate(registry.folder(registry.active() or ""), get_settings().max_batch)
 
     thread = ThreadPoolExecutor(1, "early")
     loading = thread.submit(load)
@@ -227,7 +231,9 @@ class ImageClassifier:
         threshold: float | None = None,
     ) -> dict[str, Any]:
         """Classify one or more images with the active model, or with `model`."""
-        with self.predictor.admitted(len(images), sum(image.size or 0 for image in images)):
+        hangup = dropped_if_gone(CONTEXT.request.receive)
+        size = sum(image.size or 0 for image in images)
+        with hangup, self.predictor.admitted(len(images), size):
             files = [await image.read() for image in images]
             answer = await self.predictor.predict(
                 files, model=model, top_k=top_k, threshold=threshold

@@ -64,8 +64,11 @@ class Settings(BaseSettings):
     """MiB that these images may have together, encoded; more are refused with 503."""
     deadline_ms: int = Field(default=30_000, gt=0)
     """A request that could not be answered by then gets 503."""
-    max_loaded_models: int = Field(default=4, gt=0)
-    """Models held in memory by one worker beside the active one."""
+    max_loaded_models: int = Field(default=16, gt=0)
+    """Models held in memory by one worker beside the active one; each has threads of its own."""
+    model_memory_mb: int = Field(default=2048, gt=0)
+    """MiB that the models in memory of one worker may need together, the active one included;
+    what one needs is the growth of the process while it loads and warms up."""
     poll_ms: int = Field(default=200, gt=0)
     """How often an idle worker looks at the active pointer."""
     threads: int = Field(default=1, gt=0)

@@ -6,6 +6,7 @@ colour, so a picture's right answer is known without training.
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,14 +97,18 @@ def tiny_model(
     bias: tuple[float, ...] | None = None,
     threshold: float | None = None,
     baseline: bool = False,
+    change: Callable[[Path], None] | None = None,
 ) -> str:
     """Register a tiny model through the real registry; returns its tag.
 
     `bias` shifts the logits: (0, 9, 0) makes a model that says green to nearly everything. `folder`
-    is where the files are made; they move into the store.
+    is where the files are made; they move into the store. `change` may rewrite the graph's file
+    before anything is computed from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tiny_graph(folder / GRAPH_FILE, size, bias or (0.0,) * len(labels))
+    if change is not None:
+        change(folder / GRAPH_FILE)
     graph = (folder / GRAPH_FILE).read_bytes()
     preprocessing = Preprocessing(height=size, width=size)
     session = ort.InferenceSession(graph)

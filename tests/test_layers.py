@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: list[set[str]] = [
     {"errors", "settings"},
     {"auth", "logs", "metrics"},
-    {"card", "files", "recipes", "console", "http", "drift", "monitor"},
+    {"card", "files", "recipes", "console", "http", "hangup", "drift", "monitor"},
     {"images", "schemas"},
     {"data", "engine", "guard", "jobs"},
     {"watch"},
     {"batcher", "eda", "offline", "registry", "openapi"},
+    {"sessions"},
     {"predictor", "client"},
     {"__init__"},
     {"service"},

@@ -2,14 +2,15 @@
 
 import asyncio
 import io
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from imgcls import predictor as predictor_module
 from imgcls.card import GRAPH_FILE
 from imgcls.engine import Engine, gate
 from imgcls.errors import (
@@ -22,15 +23,21 @@ from imgcls.errors import (
     Overloaded,
 )
 from imgcls.predictor import Predictor
-from imgcls.registry import Registry
+from imgcls.registry import Registry, Stamp
+from imgcls.sessions import Passed, pass_gate
+from imgcls.settings import Settings
 from tests.fakes import jpeg, tiny_model
 
 GREENISH = (0.0, 30.0, 0.0)
 
 
-def run(registry: Registry, check: Callable[[Predictor], Awaitable[None]]) -> None:
+def run(
+    registry: Registry,
+    check: Callable[[Predictor], Awaitable[None]],
+    settings: Settings | None = None,
+) -> None:
     async def main() -> None:
-        predictor = Predictor(registry)
+        predictor = Predictor(registry, settings)
         await predictor.start()
         try:
             await check(predictor)
@@ -215,9 +222,10 @@ def test_a_set_by_another_worker_in_between_is_not_lost(
     async def check(predictor: Predictor) -> None:
         point = registry.point
 
-        def and_then_another(tag: str) -> None:
-            point(tag)
+        def and_then_another(tag: str) -> Stamp:
+            stamp = point(tag)
             point(b)
+            return stamp
 
         monkeypatch.setattr(registry, "point", and_then_another)
         await predictor.set(a)
@@ -236,7 +244,7 @@ def test_following_survives_any_failure(
 
     async def check(predictor: Predictor) -> None:
         with monkeypatch.context() as broken:
-            broken.setattr("imgcls.predictor.gate", lambda *_, **__: 1 / 0)
+            broken.setattr("imgcls.sessions.gate", lambda *_, **__: 1 / 0)
             registry.point(b)
             await asyncio.sleep(0.5)
             assert await label(predictor, "red") == "red"
@@ -259,8 +267,7 @@ def test_a_failure_of_the_metrics_stops_neither_answers_nor_following(
         assert await label(predictor, "red") == "red"
         registry.point(b)
         await asyncio.sleep(0.6)
-        assert predictor._active is not None
-        assert predictor._active.engine.card.tag == b
+        assert predictor.active == b
 
     run(registry, check)
 
@@ -303,18 +310,53 @@ def test_too_many_bytes_under_way_are_refused(registry: Registry, tmp_path: Path
     run(registry, check)
 
 
-def test_only_so_many_other_models_stay_loaded(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_removed_model_answers_nobody_even_where_the_pointer_was_not_followed_yet(
+    registry: Registry, tmp_path: Path
 ) -> None:
-    tags = [tiny_model(tmp_path / str(n), registry) for n in range(6)]
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+    registry.point(a)
+    lazy = Settings(poll_ms=3_600_000)
 
     async def check(predictor: Predictor) -> None:
-        for tag in [*tags, *tags]:
-            assert await label(predictor, "red", tag) == "red"
-        assert len(predictor._others) <= 4
-        registry.remove(tags[5])
+        assert await label(predictor, "red", a) == "red"
+        registry.point(b)  # as another worker would
+        assert await label(predictor, "red") == "red"
+        registry.remove(a)
+        assert await label(predictor, "red") == "green"
         with pytest.raises(ModelNotFound):
-            await predictor.predict([jpeg()], model=tags[5])
+            await label(predictor, "red", a)
+
+    run(registry, check, lazy)
+
+
+def test_a_request_under_way_finishes_with_the_model_it_began_with(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = tiny_model(tmp_path / "a", registry)
+    b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
+    entered, go_on = threading.Event(), threading.Event()
+    probabilities = Engine.probabilities
+
+    def slow(self: Engine, pixels: Any) -> Any:
+        if self.card.tag == a:
+            entered.set()
+            go_on.wait(10)
+        return probabilities(self, pixels)
+
+    async def check(predictor: Predictor) -> None:
+        await predictor.set(b)
+        await predictor.set(a)
+        monkeypatch.setattr(Engine, "probabilities", slow)
+        under_way = asyncio.create_task(predictor.predict([jpeg("red")]))
+        assert await asyncio.to_thread(entered.wait, 10)
+        await predictor.set(b)
+        registry.remove(a)
+        await asyncio.sleep(0.5)  # the follower lets the removed model go
+        assert a not in predictor.loaded()
+        go_on.set()
+        assert (await under_way)["model"] == a
+        assert await label(predictor, "red") == "green"
 
     run(registry, check)
 
@@ -324,9 +366,9 @@ def test_a_model_that_began_to_load_early_is_not_loaded_again(
 ) -> None:
     tag = tiny_model(tmp_path / "one", registry)
     registry.point(tag)
-    early: Future[Engine] = Future()
-    early.set_result(gate(registry.folder(tag)))
-    monkeypatch.setattr(predictor_module, "gate", None)
+    early: Future[Passed] = Future()
+    early.set_result(pass_gate(registry.folder(tag), 1))
+    monkeypatch.setattr("imgcls.sessions.gate", None)
 
     async def run() -> str:
         predictor = Predictor(registry)
@@ -346,11 +388,11 @@ def test_an_early_model_that_failed_or_is_another_is_left_alone(
     tag = tiny_model(tmp_path / "one", registry)
     other = tiny_model(tmp_path / "two", registry, "other")
     registry.point(tag)
-    early: Future[Engine] = Future()
+    early: Future[Passed] = Future()
     if fails:
         early.set_exception(OSError("gone"))
     else:
-        early.set_result(gate(registry.folder(other)))
+        early.set_result(pass_gate(registry.folder(other), 1))
 
     async def run() -> str:
         predictor = Predictor(registry)
@@ -361,3 +403,27 @@ def test_an_early_model_that_failed_or_is_another_is_left_alone(
             await predictor.stop()
 
     assert asyncio.run(run()) == tag
+
+
+def test_a_model_that_loads_for_too_long_is_refused_and_answers_later(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = tiny_model(tmp_path / "a", registry)
+    go_on = threading.Event()
+
+    def slow(*args: Any, **options: Any) -> Engine:
+        go_on.wait(10)
+        return gate(*args, **options)
+
+    async def check(predictor: Predictor) -> None:
+        monkeypatch.setattr("imgcls.sessions.gate", slow)
+        with pytest.raises(Overloaded, match="loaded"):
+            await label(predictor, "red", tag)
+        go_on.set()
+        for _ in range(50):
+            await asyncio.sleep(0.05)
+            if tag in predictor.loaded():
+                break
+        assert await label(predictor, "red", tag) == "red"
+
+    run(registry, check, Settings(deadline_ms=200))
