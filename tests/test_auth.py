@@ -20,7 +20,7 @@ from imgcls.guard import BESIDE, needed_roles
 from imgcls.http import roles
 from imgcls.openapi import document
 from imgcls.service import ImageClassifier
-from imgcls.settings import get_settings
+from imgcls.settings import Settings, get_settings
 from tests.conftest import ROOT, Server, start_server
 from tests.fakes import jpeg, tiny_model
 
@@ -176,6 +176,13 @@ def test_the_documentation_names_every_route_under_its_role() -> None:
     for role in ("predict", "manage"):
         named = set(re.findall(r"`(/\w+)`", rows[role]))
         assert named == {route for route, needs in needed.items() if needs == role}
+
+
+def test_the_documentation_names_every_limit_with_its_default() -> None:
+    text = (ROOT / "SECURITY.md").read_text().replace(",", "")
+    for name, field in Settings.model_fields.items():
+        if name.startswith("max_") and name != "max_batch":
+            assert re.search(rf"`IMGCLS_{name.upper()}` \| {field.default}\b", text), name
 
 
 def test_the_service_has_routes_of_both_roles() -> None:
