@@ -7,6 +7,7 @@ refused in imgcls's own words, and no schema is rebuilt for a response.
 
 import asyncio
 import functools
+import io
 import json
 import logging
 import re
@@ -87,15 +88,22 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
 
     model_config = ConfigDict(extra="forbid")
     file_fields: ClassVar[frozenset[str]] = frozenset()
+    raw_field: ClassVar[str | None] = None
+    """The file field that may come alone, as a body of type `image/*`; the other fields then stand
+    in the query. No form has to be taken apart for it."""
     max_mb: ClassVar[str] = "max_body_mb"
     """Name of the setting that bounds the body."""
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> IODescriptor:
         try:
-            _check_type(request, "multipart/form-data")
-            form = await _read_form(request, getattr(get_settings(), cls.max_mb))
-            # BentoML calls `request.close()` when the response is out; that closes the files.
+            limit = getattr(get_settings(), cls.max_mb)
+            if cls.raw_field and request.headers.get("content-type", "").startswith("image/"):
+                form = await _read_raw(request, cls.raw_field, limit)
+            else:
+                _check_type(request, "multipart/form-data")
+                form = await _read_form(request, limit)
+            # `request.close()` is called when the response is out; that closes the files.
             request._form = form
             return cls._from_form(form)
         except ValidationError as err:
@@ -172,6 +180,32 @@ def roles(service: Any) -> dict[str, Role]:
     return {api.route: api.func.role for api in service.apis.values()}
 
 
+_bound: dict[str, Callable[[Request], Awaitable[Response]]] = {}
+"""By route, the endpoints of the service that this process serves."""
+
+
+class Direct:
+    """ASGI layer that answers endpoints without BentoML's router and what it wraps around a call.
+
+    A seventh of the time of a small request; all other layers stay, and so do BentoML's routes.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        known = scope["type"] == "http" and scope["method"] == "POST"
+        answer = _bound.get(scope["path"]) if known else None
+        if answer is None:
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        try:
+            await (await answer(request))(scope, receive, send)
+        finally:
+            await request.close()
+
+
 class Lean:
     """ASGI middleware that takes out of BentoML's stack, at start-up, what only costs time here.
 
@@ -193,8 +227,10 @@ class Lean:
                 unwanted += (OpenTelemetryMiddleware,)
             layer: Any = scope["app"].middleware_stack
             while hasattr(layer, "app"):
-                if isinstance(layer, ExceptionMiddleware):
-                    layer.add_exception_handler(HTTPException, no_such_route)
+                if isinstance(layer.app, ExceptionMiddleware):
+                    layer.app.add_exception_handler(HTTPException, no_such_route)
+                    layer.app = Direct(layer.app)
+                    break
                 if type(layer.app) in unwanted:
                     layer.app = layer.app.app
                 else:
@@ -210,10 +246,20 @@ def lean(service: Any) -> Any:
 
 
 def bind_endpoints(instance: Any) -> None:
-    """Bind each endpoint to its service once; BentoML would inspect its signature every time."""
-    for name, value in vars(type(instance)).items():
+    """Let `Direct` answer with the endpoints of this instance of the service."""
+    for value in vars(type(instance)).values():
         if isinstance(value, APIMethod):
-            vars(instance)[name] = value.__get__(instance, type(instance))
+            _bound[value.route] = _handler(instance, value)
+
+
+def _handler(instance: Any, api: Any) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        given = await api.input_spec.from_http_request(request, None)
+        arguments = {name: getattr(given, name) for name in type(given).model_fields}
+        response: Response = await api.func(instance, **arguments)
+        return response
+
+    return handle
 
 
 def json_response(result: Any, status: int = 200) -> Response:
@@ -281,6 +327,13 @@ async def _limited(request: Request, max_mb: int) -> AsyncGenerator[bytes, None]
         if received > max_mb * _MB:
             raise TooLarge(message)
         yield chunk
+
+
+async def _read_raw(request: Request, field: str, max_mb: int) -> FormData:
+    """A body that is one file, as the form that would say the same."""
+    body = b"".join([chunk async for chunk in _limited(request, max_mb)])
+    file = UploadFile(io.BytesIO(body), size=len(body))
+    return FormData([*request.query_params.multi_items(), (field, file)])
 
 
 async def _read_form(request: Request, max_mb: int) -> FormData:

@@ -36,6 +36,9 @@ def document(service: Any, version: str) -> dict[str, Any]:
         body["schema"] = _add(schemas, api.input_spec, "serialization")
         # Optional form fields may be left out; BentoML's clients send them as JSON, curl as text.
         body.pop("encoding", None)
+        if raw := getattr(api.input_spec, "raw_field", None):
+            takes["content"]["image/*"] = {"schema": {"type": "string", "format": "binary"}}
+            operation["parameters"] = _query(api.input_spec, raw)
         answer = _add(schemas, api.output_spec, "serialization")
         operation["responses"] = {
             "200": {"description": "OK", "content": {"application/json": {"schema": answer}}},
@@ -67,6 +70,17 @@ def _add(schemas: dict[str, Any], model: Any, mode: Any) -> dict[str, str]:
     name = model.__name__.removesuffix("IODescriptor")
     schemas[name] = schema | {"title": name}
     return {"$ref": _REF.format(model=name)}
+
+
+def _query(model: Any, raw: str) -> list[dict[str, Any]]:
+    """The other fields of a form whose field `raw` is sent alone, as parameters of the query."""
+    properties = model.model_json_schema(ref_template=_REF, mode="serialization")["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        | {"description": "Beside a body of one image; in a form it is a field."}
+        for name, schema in properties.items()
+        if name != raw
+    ]
 
 
 def _refusals() -> dict[str, Any]:

@@ -345,11 +345,13 @@ def render(
 ) -> dict[str, Any]:
     """One `Prediction` from the probabilities `float32 [C]` of one image."""
     verdict = int(verdicts(row, card.threshold if threshold is None else threshold))
-    shown = np.argsort(-row, kind="stable")[:top_k]
+    values = row.tolist()
+    # Sorting a few numbers is quicker without NumPy; equal ones keep their order.
+    shown = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
     return {
         "label": card.labels[verdict],
-        "probability": round(float(row[verdict]), 6),
-        "probabilities": {card.labels[i]: round(float(row[i]), 6) for i in shown},
+        "probability": round(values[verdict], 6),
+        "probabilities": {card.labels[i]: round(values[i], 6) for i in shown},
     }
 
 

@@ -109,6 +109,7 @@ JobId = Annotated[str, Field(examples=["20261121-083000-123456-a1b2"])]
 
 class PredictRequest(FormRequest):
     file_fields: ClassVar[frozenset[str]] = frozenset({"images"})
+    raw_field: ClassVar[str | None] = "images"
 
     images: list[FileField] = Field(
         description="One or more image files.", json_schema_extra={"minItems": 1}

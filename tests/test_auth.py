@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -397,6 +398,10 @@ def test_cors_of_bentoml_lets_other_sites_in(tmp_path: Path) -> None:
 
 def test_a_public_address_without_tokens_is_warned_of_once(tmp_path: Path) -> None:
     public = start_server(tmp_path / "public", host="0.0.0.0", workers=2)
+    deadline = time.monotonic() + 20
+    # The server is ready with its first worker, which need not be the one that warns.
+    while "there are no tokens" not in public.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
     public.stop()
     log = public.log.read_text()
     assert log.count("there are no tokens") == 1

@@ -61,6 +61,21 @@ def test_predict_names_the_model_and_answers_in_order(http: httpx.Client, active
     assert all(abs(sum(p["probabilities"].values()) - 1) < 1e-4 for p in body["predictions"])
 
 
+def test_one_image_may_be_the_body_itself(http: httpx.Client, active: str) -> None:
+    def raw(content: bytes, query: str = "", kind: str = "image/jpeg") -> httpx.Response:
+        return http.post(f"/predict{query}", content=content, headers={"content-type": kind})
+
+    form = http.post("/predict", files={"images": jpeg("green")}, data={"top_k": "2"})
+    assert form.status_code == 200
+    assert raw(jpeg("green"), "?top_k=2").json() == form.json()
+    assert raw(jpeg("green"), f"?model={active}").json()["model"] == active
+    for query, kind in (("?top_k=x", "image/png"), ("?k=1", "image/png"), ("?images=a", "image/a")):
+        assert raw(jpeg(), query, kind).json()["code"] == "bad_argument"
+    assert raw(jpeg()[:300]).json()["code"] == "broken_image"
+    assert raw(b"").json()["code"] == "empty_image"
+    assert raw(jpeg(), kind="audio/jpeg").status_code == 415
+
+
 def test_a_bad_image_costs_only_its_sender(http: httpx.Client, active: str) -> None:
     mixed = http.post("/predict", files=files(jpeg("red"), b"\xff\xd8\xff broken"))
     assert mixed.status_code == 200
