@@ -3,18 +3,34 @@
 import concurrent.futures
 import itertools
 import os
+import random
+import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from loadtests.hostile import Attack, attacks, fault, send, status
+from loadtests.hostile import (
+    Attack,
+    append_garbage,
+    attacks,
+    cut_short,
+    double_a_chunk,
+    drop_a_chunk,
+    edit_anywhere,
+    fault,
+    flip_bits,
+    send,
+    status,
+)
 from loadtests.multipart import FORM_TYPE
 from tests.conftest import Server, start_server
-from tests.fakes import jpeg, tiny_model
+from tests.fakes import class_folders, jpeg, tiny_model
 
 COUNT = int(os.environ.get("HOSTILE_REQUESTS", "2000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
@@ -105,6 +121,25 @@ def test_a_body_that_comes_slowly_but_comes_is_read(server: Server) -> None:
     headers = {"content-type": "application/json"}
     answer = httpx.post(f"{server.url}/info", content=chunks(), headers=headers, timeout=30)
     assert answer.json()["code"] == "model_not_found"
+
+
+def test_damaged_archives_are_read_or_refused(server: Server, tmp_path: Path) -> None:
+    folders = str(class_folders(tmp_path / "colours", per_class=4))
+    whole = [
+        Path(shutil.make_archive(str(tmp_path / kind), kind, folders)).read_bytes()
+        for kind in ("zip", "tar", "gztar", "xztar")
+    ]
+    draw = random.Random(SEED)
+    damages = (flip_bits, cut_short, drop_a_chunk, double_a_chunk, edit_anywhere, append_garbage)
+    statuses: Counter[int] = Counter()
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        for _ in range(COUNT // 10):
+            archive = draw.choice(damages)(draw.choice(whole), draw)
+            answer = http.post("/upload", files={"archive": archive}, data={"name": "hostile"})
+            statuses[answer.status_code] += 1
+            assert answer.status_code in (200, 400), answer.text
+    assert statuses[200]
+    assert statuses[400]
 
 
 def test_json_is_read_up_to_a_mebibyte(server: Server) -> None:
