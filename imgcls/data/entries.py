@@ -118,15 +118,23 @@ class Budget:
 
     def __init__(self, max_files: int, max_bytes: int) -> None:
         self.max_files, self.max_bytes = max_files, max_bytes
-        self.files = self.bytes = 0
+        self.files = self.headers = self.bytes = 0
 
     def spend(self, size: int) -> None:
         """One more file of `size` bytes. Raises `BadArchive` above a limit."""
         self.files += 1
+        self._spend(self.files, self.max_files, "files", size)
+
+    def spend_header(self, size: int) -> None:
+        """One more folder, or header of `size` bytes that belongs to a file. As `spend`."""
+        self.headers += 1
+        self._spend(self.headers, 2 * self.max_files, "folders and extended headers", size)
+
+    def _spend(self, count: int, most: int, what: str, size: int) -> None:
         self.bytes += size
-        if self.files > self.max_files:
+        if count > most:
             raise BadArchive(
-                f"The archive holds more than {self.max_files:,} files; split it, or raise "
+                f"The archive holds more than {most:,} {what}; split it, or raise "
                 "IMGCLS_MAX_ARCHIVE_FILES."
             )
         if self.bytes > self.max_bytes:

@@ -10,6 +10,8 @@ import gzip
 import lzma
 import os
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,7 +30,22 @@ from imgcls.errors import BadArchive
 _BLOCK = 512
 _MAX_EXTENDED = 1 << 20
 """Bytes that an extended header (a long name, pax records) may have."""
+_MAX_RECORDS = 1024
+"""Records that one pax header may have; those of ordinary files have a few."""
+_MAX_DIGITS = 20
+"""Of a number in a pax header."""
+_MAX_NAME = 4096
+"""Bytes of a file's name: no system unpacks longer ones."""
 _REGULAR = (b"0", b"\0", b"7")
+
+
+@dataclass(slots=True)
+class _Extended:
+    """What extended headers say of the file behind them."""
+
+    path: bytes = b""
+    size: int | None = None
+    sparse: bool = False
 
 
 def compression(head: bytes) -> str | None:
@@ -83,7 +100,7 @@ def list_tar(fd: int, budget: Budget) -> Listing:
     end = os.fstat(fd).st_size
     found: dict[str, tuple[int, int, int, int, int]] = {}
     others = position = 0
-    pending: dict[str, bytes] = {}
+    extended = _Extended()
     while True:
         header = os.pread(fd, _BLOCK, position)
         if len(header) < _BLOCK:  # a whole archive ends with blocks of zeros
@@ -94,22 +111,21 @@ def list_tar(fd: int, budget: Budget) -> Listing:
             raise BadArchive("The tar archive is damaged: a header in it cannot be read.")
         position += _BLOCK
         kind = header[156:157]
-        size = _number(pending["size"] if "size" in pending else header[124:136], pending)
+        size = _number(header[124:136]) if extended.size is None else extended.size
         data, position = position, position + -(-size // _BLOCK) * _BLOCK
         if data + size > end:
             raise BadArchive("The tar archive was cut short; pack it again.")
-        if kind in (b"x", b"L"):
-            if size > _MAX_EXTENDED:
-                raise BadArchive("The tar archive is damaged: a header in it is too long.")
-            body = os.pread(fd, size, data)
-            pending.update({"path": body.rstrip(b"\0")} if kind == b"L" else _pax(body))
+        if kind in (b"x", b"L", b"g", b"K"):
+            budget.spend_header(size)
+            if kind in (b"x", b"L"):
+                _extend(extended, kind, _body(fd, data, size))
             continue
-        if kind in (b"g", b"K"):
-            continue
-        name = safe_name(_decode(pending.get("path") or _name(header)))
-        sparse = any(key.startswith("GNU.sparse") for key in pending)
-        pending = {}
+        if len(extended.path) > _MAX_NAME:
+            raise BadArchive("The tar archive is damaged: a file name in it is too long.")
+        name = safe_name(_decode(extended.path or _name(header)))
+        sparse, extended = extended.sparse, _Extended()
         if kind == b"5" or name.endswith("/"):
+            budget.spend_header(size)
             continue
         budget.spend(size)
         if kind not in _REGULAR or sparse or is_litter(name):
@@ -131,11 +147,9 @@ def _checksum(header: bytes) -> bool:
     return stated == sum(header) - sum(header[148:156]) + 8 * 32
 
 
-def _number(field: bytes, pending: dict[str, bytes]) -> int:
+def _number(field: bytes) -> int:
     try:
-        if "size" in pending:
-            value = int(pending["size"])
-        elif field[:1] == b"\x80":  # GNU: binary, for sizes from 8 GiB
+        if field[:1] == b"\x80":  # GNU: binary, for sizes from 8 GiB
             value = int.from_bytes(field[1:], "big")
         else:
             value = int(field.strip(b" \0") or b"0", 8)
@@ -153,17 +167,46 @@ def _name(header: bytes) -> bytes:
     return name
 
 
-def _pax(body: bytes) -> dict[str, bytes]:
-    """Records `"<length> <key>=<value>\\n"`."""
-    records: dict[str, bytes] = {}
-    while body:
-        length, _, rest = body.partition(b" ")
-        if not length.isdigit() or not len(length) + 3 <= int(length) <= len(body):
+def _body(fd: int, position: int, size: int) -> bytes:
+    if size > _MAX_EXTENDED:
+        raise BadArchive("The tar archive is damaged: a header in it is too long.")
+    return os.pread(fd, size, position)
+
+
+def _extend(extended: _Extended, kind: bytes, body: bytes) -> None:
+    """Add what a long name or the records of a pax header say."""
+    if kind == b"L":
+        extended.path = body.rstrip(b"\0")
+        return
+    for key, value in _pax(body):
+        if key == b"path":
+            extended.path = value
+        elif key == b"size":
+            extended.size = _decimal(value)
+        elif key.startswith(b"GNU.sparse"):
+            extended.sparse = True
+
+
+def _pax(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of records `"<length> <key>=<value>\\n"`."""
+    position = records = 0
+    while position < len(body):
+        records += 1
+        if records > _MAX_RECORDS:
+            raise BadArchive("The tar archive is damaged: a pax header has too many records.")
+        space = body.find(b" ", position, position + _MAX_DIGITS + 1)
+        end = position + _decimal(body[position : max(space, position)])
+        if not space + 3 <= end <= len(body):
             raise BadArchive("The tar archive is damaged: a pax header cannot be read.")
-        record, body = rest[: int(length) - len(length) - 1], body[int(length) :]
-        key, _, value = record.removesuffix(b"\n").partition(b"=")
-        records[key.decode("utf-8", "replace")] = value
-    return records
+        key, _, value = body[space + 1 : end].removesuffix(b"\n").partition(b"=")
+        yield key, value
+        position = end
+
+
+def _decimal(digits: bytes) -> int:
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        raise BadArchive("The tar archive is damaged: a pax header cannot be read.")
+    return int(digits)
 
 
 def _decode(raw: bytes) -> str:

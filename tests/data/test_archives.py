@@ -4,6 +4,8 @@ import io
 import os
 import struct
 import tarfile
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -245,6 +247,86 @@ def test_a_pax_header_of_any_size_is_not_read_into_memory(tmp_path):
     (tmp_path / "a.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes((4 << 20) + 1024))
     with pytest.raises(BadArchive, match="too long"):
         open_dataset(tmp_path / "a.tar")
+
+
+def header(kind: bytes, body: bytes) -> bytes:
+    """A tar header of the given kind and what lies behind it, in whole blocks."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, len(body)
+    return member.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % 512)
+
+
+def record(key: str, value: str) -> bytes:
+    body = f" {key}={value}\n".encode()
+    length = len(body) + 1
+    while len(str(length)) + len(body) != length:
+        length += 1
+    return f"{length}".encode() + body
+
+
+def test_what_pax_headers_say_beside_name_and_size_is_not_kept(tmp_path):
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        for number in range(60):
+            file.write(header(tarfile.XHDTYPE, record(f"key{number}", "v" * 1_000_000)))
+        file.write(header(tarfile.REGTYPE, b"") + bytes(1024))
+    tracemalloc.start()
+    with path.open("rb") as file:
+        list_tar(file.fileno(), big_budget())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE]
+)
+def test_folders_and_extended_headers_count_against_the_limits(tmp_path, kind):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header(kind, record("path", "cat/1.jpg")) * 41 + bytes(1024))
+    with path.open("rb") as file, pytest.raises(BadArchive, match="more than 40 folders and"):
+        list_tar(file.fileno(), Budget(20, 1 << 20))
+    with path.open("rb") as file, pytest.raises(BadArchive, match="unpacks to more than"):
+        list_tar(file.fileno(), Budget(100, 41))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"6 a=b\n" * 174_762, "too many records"),
+        (b"9" * 5000 + b" a=b\n", "cannot be read"),
+        (record("size", "1" * 5000), "cannot be read"),
+        (b"6 a=b", "cannot be read"),
+        (b"3 a\n", "cannot be read"),
+        (b"a=b\n", "cannot be read"),
+    ],
+)
+def test_a_pax_header_that_makes_no_sense_is_refused_at_once(tmp_path, body, words):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header(tarfile.XHDTYPE, body) * 3 + bytes(1024))
+    began = time.process_time()
+    with path.open("rb") as file, pytest.raises(BadArchive, match=words):
+        list_tar(file.fileno(), big_budget())
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_file_name_longer_than_any_system_allows_is_refused(tmp_path, kind):
+    name = "x" * 5000
+    body = record("path", name) if kind == tarfile.XHDTYPE else name.encode()
+    path = tmp_path / "a.tar"
+    path.write_bytes(header(kind, body) + header(tarfile.REGTYPE, b"") + bytes(1024))
+    with path.open("rb") as file, pytest.raises(BadArchive, match="name in it is too long"):
+        list_tar(file.fileno(), big_budget())
+
+
+def test_a_size_in_a_pax_header_counts(tmp_path):
+    member = tarfile.TarInfo("cat/1.jpg")
+    content = member.tobuf(tarfile.GNU_FORMAT) + b"12345" + bytes(507)
+    path = tmp_path / "a.tar"
+    path.write_bytes(header(tarfile.XHDTYPE, record("size", "5")) + content + bytes(1024))
+    with path.open("rb") as file:
+        assert list_tar(file.fileno(), big_budget()).entries.size.tolist() == [5]
 
 
 def test_names_in_odd_encodings_do_not_matter(pets, zip_of, tar_of, tmp_path):
