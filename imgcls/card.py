@@ -8,9 +8,16 @@ lineage, versions) is in it; nothing else is.
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from imgcls.errors import BadArgument, BadModel
 
@@ -79,7 +86,7 @@ class Quantization(_Frozen):
 
 
 class ModelCard(_Frozen):
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     tag: str
     """`name:version` in the BentoML model store."""
     task: Literal["classification"] = "classification"
@@ -87,7 +94,7 @@ class ModelCard(_Frozen):
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Two classes only: `labels[1]` is the verdict when its probability reaches this."""
     preprocessing: Preprocessing
-    embedding_dim: int
+    embedding_dim: int = Field(ge=1)
     recipe: dict[str, Any]
     """The whole training configuration, defaults included; `kind` names the recipe."""
     backbone: str | None = None
@@ -103,8 +110,16 @@ class ModelCard(_Frozen):
     quantization: Quantization | None = None
     """Where the recipe asked for 8 bits."""
     versions: dict[str, str] = {}
-    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     duration_seconds: float
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("two classes have the same label")
+        if self.threshold is not None and len(self.labels) != 2:
+            raise ValueError("a threshold is for two classes")
+        return self
 
     def check_options(self, top_k: int | None, threshold: float | None) -> None:
         """Raises `BadArgument` for options of a prediction that this model cannot take."""
@@ -132,8 +147,12 @@ class ModelCard(_Frozen):
         path = folder / CARD_FILE
         try:
             return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as err:
-            raise BadModel(f"{path.name} of this model cannot be read: {err}") from err
+        except OSError as err:
+            raise BadModel(f"{path} cannot be read: {err.strerror}.") from err
+        except ValidationError as err:
+            fault = err.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise BadModel(f"{path} is no card: {where} {fault['msg']}".rstrip() + ".") from err
 
 
 def graph_sha256(path: Path) -> str:
@@ -155,4 +174,6 @@ class GoldenSet(_Frozen):
     schema_version: int = 1
     tolerance: float = Field(default=1e-3, ge=0, le=1e-2)
     """Largest absolute difference allowed on another machine or provider."""
+    labels: list[str] | None = None
+    """Those of the card, in its order: a card that was changed since gives itself away."""
     images: list[Golden]

@@ -118,6 +118,8 @@ class Engine:
             expected = np.array([golden.probabilities for golden in goldens.images], np.float32)
         except (OSError, ValueError, BadImage) as err:
             raise GateFailed(f"The golden images of {tag} cannot be replayed: {err}") from err
+        if goldens.labels not in (None, self.card.labels):
+            raise GateFailed(f"The card of {tag} has other labels than when it was registered.")
         if not pixels:
             raise GateFailed(f"{tag} has no golden images, so it cannot be checked.")
         batches = [np.stack(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]

@@ -35,7 +35,8 @@ The message is a sentence that says what was wrong and what to do next.
     │   ├── WeightsUnavailable  422 weights_unavailable
     │   └── ParityFailed        422 parity_failed
     ├── Busy                    429 busy
-    └── Overloaded              503 overloaded
+    ├── Overloaded              503 overloaded
+    └── StorageUnavailable      503 storage_unavailable
 """
 
 from typing import Any, ClassVar
@@ -190,6 +191,10 @@ class Busy(ImgclsError):
 class Overloaded(ImgclsError):
     status, code = 503, "overloaded"
     retry_after = 1
+
+
+class StorageUnavailable(ImgclsError):
+    status, code = 503, "storage_unavailable"
 
 
 def _tree(cls: type[ImgclsError]) -> dict[str, type[ImgclsError]]:

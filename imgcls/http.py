@@ -6,6 +6,7 @@ refused in imgcls's own words, and no schema is rebuilt for a response.
 """
 
 import asyncio
+import errno
 import functools
 import io
 import json
@@ -35,6 +36,7 @@ from imgcls.errors import (
     ImgclsError,
     MethodNotAllowed,
     NotFound,
+    StorageUnavailable,
     TooLarge,
     UnsupportedMediaType,
 )
@@ -46,6 +48,7 @@ logger = logging.getLogger("imgcls.service")
 
 _MB = 1024 * 1024
 _MAX_FIELDS = 32
+_NOT_WRITABLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
 _MAX_JSON_MB = 1
 """Reading JSON takes the event loop's time and many times its size in memory."""
 _QUOTED = re.compile(r'"[^"\\\x00-\x1f]*"')
@@ -163,6 +166,9 @@ def endpoint(
                 return json_response(await method(self, **arguments))
             except ImgclsError as err:
                 return error_response(err)
+            except OSError as err:
+                logger.exception("%s failed", route)
+                return error_response(_storage_fault(err))
             except Exception:
                 logger.exception("%s failed", route)
                 return error_response(
@@ -173,6 +179,14 @@ def endpoint(
         return bentoml.api(call, route=route, input_spec=takes, output_spec=gives)
 
     return decorate
+
+
+def _storage_fault(err: OSError) -> ImgclsError:
+    if err.errno in _NOT_WRITABLE:
+        return StorageUnavailable(
+            f"The server cannot write its files ({err.strerror}); whoever runs it must mend that."
+        )
+    return ImgclsError("Something failed on the server; its log says what.")
 
 
 def roles(service: Any) -> dict[str, Role]:

@@ -28,6 +28,8 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
 _ORIENTATION_TAG = 0x0112
+_MAX_SIDE = 65_535
+"""A JPEG's own limit. Pillow pays for every row, however short."""
 _EXIF_SEARCH = 128 * 1024
 """Bytes at the head of a JPEG in which its EXIF segment is looked for."""
 _MAX_SCANS = 64
@@ -239,6 +241,10 @@ def _open(data: bytes, max_pixels: int | None) -> Image.Image:
 
 
 def _check_pixels(width: int, height: int, max_pixels: int | None) -> None:
+    if max(width, height) > _MAX_SIDE:
+        raise ImageTooLarge(
+            f"The image has {width} x {height} pixels; at most {_MAX_SIDE:,} a side are accepted."
+        )
     limit = get_settings().max_image_pixels if max_pixels is None else max_pixels
     if width * height > limit:
         raise ImageTooLarge(

@@ -164,14 +164,14 @@ class Jobs:
         """Stop a job and wait until its process is gone. Raises `JobNotFound`, `JobOver`."""
         folder = self._folder(job_id)
         if (job := self.get(job_id)).over:
-            raise JobOver(f"The job {job_id} has {job.state} already.")
+            raise JobOver(f"The job {job_id} is over already: {job.state}.")
         write_atomic(folder / "cancel", "")
         for sign in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + _KILL_AFTER
             with contextlib.suppress(OSError, ValueError, KeyError):
                 # The lock is still held, so this id is still that process.
                 os.killpg(json.loads((folder / "process.json").read_bytes())["pid"], sign)
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline or self.get(job_id).stage == "registering":
                 if not _is_locked(folder / "lock"):
                     return self.get(job_id)
                 time.sleep(0.02)

@@ -23,7 +23,13 @@ def document(service: Any, version: str) -> dict[str, Any]:
     """
     spec: dict[str, Any] = service.openapi_spec.asdict()
     spec["openapi"] = "3.1.0"
-    spec["info"]["version"] = version
+    spec["info"] = {
+        "title": "imgcls",
+        "version": version,
+        "description": "Image classification: predictions from the active model, and everything "
+        "needed to train another and to replace it.",
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    }
     schemas = spec["components"]["schemas"]
     _add(schemas, ErrorResponse, "validation")
     for api in service.apis.values():

@@ -115,13 +115,14 @@ _MAX_OVERRIDES = 100
 
 def parse_recipe(config: dict[str, Any]) -> Recipe:
     """A recipe from a whole configuration; `kind` names it. Raises `BadRecipe`."""
-    if config.get("kind") not in RECIPES:
+    kind = config.get("kind")
+    if not isinstance(kind, str) or kind not in RECIPES:
         raise BadRecipe(f"A recipe needs a `kind`, one of: {', '.join(RECIPES)}.")
     try:
         return _ADAPTER.validate_python(config)
     except ValidationError as err:
         faults = [
-            _told(RECIPES[config["kind"]], fault)
+            _told(RECIPES[kind], fault)
             for fault in err.errors(include_url=False, include_input=False)[:10]
         ]
         raise BadRecipe("The recipe is not valid: " + "; ".join(faults), detail=faults) from err
@@ -153,7 +154,7 @@ def load_recipe(
     """
     if isinstance(source, str):
         if source not in RECIPES:
-            raise BadRecipe(f"There is no recipe {source!r}; there are: {', '.join(RECIPES)}.")
+            raise BadRecipe(f"There is no recipe {source[:80]!r}; there are: {', '.join(RECIPES)}.")
         config: dict[str, Any] = {"kind": source}
     else:
         config = dict(source)

@@ -106,13 +106,14 @@ class Registry:
         """
         with locked(self.home / "registry.lock"):
             folder = self.folder(tag)
-            card = self._card(folder)
-            if card.tag == self.active():
-                raise ModelInUse(f"{card.tag} is active: set another model or unset it first.")
-            if card.baseline and not force:
-                raise ModelInUse(f"{card.tag} is a baseline and protected from removal.")
+            tag = f"{folder.parent.name}:{folder.name}"
+            if tag == self.active():
+                raise ModelInUse(f"{tag} is active: set another model or unset it first.")
+            with contextlib.suppress(BadModel):  # what cannot be read protects nothing
+                if self._card(folder).baseline and not force:
+                    raise ModelInUse(f"{tag} is a baseline and protected from removal.")
             self._leave(folder)
-            return card.tag
+            return tag
 
     def remove_all(self, name: str | None = None) -> list[str]:
         """Delete every model (of one name) that is neither active nor a baseline; their tags."""

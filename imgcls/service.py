@@ -31,6 +31,7 @@ from imgcls.eda import Profile
 from imgcls.errors import (
     BadArgument,
     BadRecipe,
+    Busy,
 )
 from imgcls.files import NAME, VERSION, check_name
 from imgcls.guard import guard
@@ -251,7 +252,7 @@ class ImageClassifier:
         check_name(name, "dataset name")
         if len(archive) != 1:
             raise BadArgument("Send exactly one file in the form field `archive`.")
-        return await in_thread(_store_upload, archive[0], name)
+        return await heavily(_store_upload, archive[0], name)
 
     @endpoint("/datasets", Nothing, DatasetsResponse, role="manage")
     async def datasets(self) -> DatasetsResponse:
@@ -261,7 +262,7 @@ class ImageClassifier:
     @endpoint("/eda", DatasetRequest, Profile, role="manage")
     async def eda(self, dataset: str) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
-        return await in_thread(_profile, dataset)
+        return await heavily(_profile, dataset)
 
     # Training.
 
@@ -281,7 +282,7 @@ class ImageClassifier:
         check_name(name, "model name")
         checked = _checked_recipe(load_recipe(recipe, overrides))
         request = JobRequest(
-            dataset=await in_thread(_trainable, dataset, seed),
+            dataset=await heavily(_trainable, dataset, seed),
             recipe=checked.model_dump(mode="json"),
             name=name,
             time_limit=time_limit,
@@ -353,6 +354,19 @@ class ImageClassifier:
     async def remove_all(self, name: str | None) -> RemoveResponse:
         """Delete all models but the active one and baselines."""
         return await in_thread(lambda: _removed(self.registry, self.registry.remove_all(name)))
+
+
+_heavy = ThreadPoolExecutor(2, "heavy")
+"""Reads whole datasets; quick questions must not wait behind it."""
+_heavy_limit = asyncio.Semaphore(8)
+
+
+async def heavily(function: Callable[..., Result], *args: Any) -> Result:
+    """In one of few threads. Raises `Busy` where too many wait for them already."""
+    if _heavy_limit.locked():
+        raise Busy("Many datasets are being read already; try again later.")
+    async with _heavy_limit:
+        return await asyncio.get_running_loop().run_in_executor(_heavy, function, *args)
 
 
 async def in_thread(function: Callable[..., Result], *args: Any) -> Result:

@@ -7,9 +7,9 @@ stops the process with the name of the variable.
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     def has_tokens(self) -> bool:
         """Whether callers need a token."""
         return self.tokens is not None or self.tokens_file is not None
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        return value or bentoml_home() / "imgcls"  # as an empty BENTOML_HOME: not given
 
 
 @lru_cache

@@ -215,3 +215,10 @@ def test_crop_keeps_the_middle() -> None:
         encode(Image.fromarray(picture), "PNG"), Preprocessing(height=30, width=30, resize="crop")
     )
     assert (pixels == 255).all()
+
+
+def test_a_tall_and_narrow_image_is_refused_by_its_header() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (1, 70_000)).save(buffer, "PNG")
+    with pytest.raises(ImageTooLarge, match="a side"):
+        images.decode(buffer.getvalue())

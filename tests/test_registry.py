@@ -1,5 +1,6 @@
 """The registry: models enter and leave whole, the pointer moves and can move back."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.card import GRAPH_FILE
+from imgcls.card import CARD_FILE, GRAPH_FILE
 from imgcls.engine import Engine, gate
 from imgcls.errors import (
     BadArgument,
@@ -18,6 +19,7 @@ from imgcls.errors import (
     ModelNotFound,
 )
 from imgcls.registry import Registry
+from imgcls.settings import bentoml_home, get_settings
 from tests.fakes import tiny_model
 
 
@@ -238,3 +240,39 @@ def test_a_copied_model_does_not_pass_for_another(registry: Registry, tmp_path: 
 def test_a_list_of_an_impossible_name_is_refused(registry: Registry) -> None:
     with pytest.raises(BadArgument, match="model name"):
         registry.cards("A B")
+
+
+def test_a_damaged_model_disturbs_no_list_and_can_be_removed(
+    registry: Registry, tmp_path: Path
+) -> None:
+    whole, naive, cut = (tiny_model(tmp_path / name, registry, name) for name in ("a", "b", "c"))
+    card = registry.folder(naive) / CARD_FILE
+    told = json.loads(card.read_text()) | {"created_at": "2026-01-01T00:00:00"}
+    card.write_text(json.dumps(told))
+    (registry.folder(cut) / CARD_FILE).write_text("{")
+    assert [card.tag for card in registry.cards()] == [whole]
+    with pytest.raises(BadModel, match=r"created_at") as refused:
+        registry.get(naive)
+    assert "http" not in refused.value.message
+    assert registry.remove(cut) == cut
+    assert registry.remove(naive) == naive
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"threshold": 0.0}, {"labels": ["a", "a", "b"]}, {"schema_version": 99}, {"embedding_dim": 0}],
+)
+def test_a_card_that_contradicts_itself_is_refused(
+    registry: Registry, tmp_path: Path, change: dict[str, object]
+) -> None:
+    tag = tiny_model(tmp_path / "a", registry)
+    card = registry.folder(tag) / CARD_FILE
+    card.write_text(json.dumps(json.loads(card.read_text()) | change))
+    with pytest.raises(BadModel):
+        gate(registry.store / Path(tag.replace(":", "/")))
+
+
+def test_an_empty_home_is_not_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGCLS_HOME", "")
+    get_settings.cache_clear()
+    assert get_settings().home == bentoml_home() / "imgcls"

@@ -1,7 +1,9 @@
 """The HTTP interface of a real `bentoml serve`, without training: answers, refusals, switching."""
 
+import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import json
 import subprocess
 import sys
@@ -14,6 +16,9 @@ import httpx
 import pytest
 
 from imgcls.card import GRAPH_FILE
+from imgcls.http import endpoint
+from imgcls.schemas import ActiveResponse
+from imgcls.service import Nothing
 from tests.conftest import Server, start_server
 from tests.fakes import class_folders, jpeg, tiny_model
 
@@ -144,6 +149,8 @@ REFUSALS = [
     ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": LONG_FILE}}, 400),
     ("/fit", {"json": {"dataset": "x", "name": "x", "overrides": {"a." * 3000: 1}}}, 400),
     ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": {"epochs": 3}}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": {"kind": ["cnn"]}}}, 400),
+    ("/fit", {"json": {"dataset": "x", "name": "x", "overrides": {"kind": []}}}, 400),
     ("/fit", {"json": {"dataset": "x", "name": "x", "time_limit": 1e10}}, 400),
     ("/upload", {"files": {"archive": ("../../x.zip", b"no zip")}, "data": {"name": "x"}}, 400),
     ("/upload", {"files": {"archive": ("x.zip", b"no zip")}, "data": {"name": "../x"}}, 400),
@@ -339,3 +346,13 @@ with bentoml.SyncHTTPClient({server.url!r}) as client:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["green", active], done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 503), (errno.ENOTCONN, 500)])
+def test_a_full_disk_is_told_from_a_fault(number: int, status: int) -> None:
+    @endpoint("/x", Nothing, ActiveResponse, role="manage")
+    async def failing(self: object) -> None:
+        raise OSError(number, "no")
+
+    answer = asyncio.run(failing.func(None))
+    assert answer.status_code == status

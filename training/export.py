@@ -132,6 +132,7 @@ def write_goldens(
     rows: npt.NDArray[np.int64],
     targets: Targets,
     preprocessing: Preprocessing,
+    labels: list[str],
 ) -> GoldenSet:
     """Store 8 to 16 of `rows` under `folder/golden`, as they are encoded in the dataset.
 
@@ -150,10 +151,11 @@ def write_goldens(
         pixels.append(images.load(data, preprocessing))
     probabilities, _ = graph.run(np.stack(pixels))
     goldens = GoldenSet(
+        labels=labels,
         images=[
             Golden(file=name, probabilities=[float(p) for p in row])
             for name, row in zip(names, probabilities, strict=True)
-        ]
+        ],
     )
     (target_dir / GOLDEN_FILE).write_text(goldens.model_dump_json(indent=2))
     return goldens

@@ -109,7 +109,13 @@ def _finish(
             reference.save(folder)
         emit("exporting", progress=0.9, metrics=_headline(metrics))
         export.write_goldens(
-            folder, graph, dataset, test, dataset.targets(test), fitted.preprocessing
+            folder,
+            graph,
+            dataset,
+            test,
+            dataset.targets(test),
+            fitted.preprocessing,
+            dataset.labels,
         )
         card = ModelCard(
             tag=tag,

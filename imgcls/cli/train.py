@@ -33,7 +33,8 @@ def train(
         str | None, typer.Option(help="The model's name; the dataset's if left out.")
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=1, help="Give up after that.")
+        float | None,
+        typer.Option(metavar="SECONDS", min=1, max=30 * 86_400, help="Give up after that."),
     ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Protect the model from removal.")

@@ -84,7 +84,7 @@ def test_golden_images_take_turns_over_classes_and_prefer_small_files(tmp_path: 
     write_graph(cnn(8, 3, width=0.5, dense=8, dropout=0), preprocessing, tmp_path / "model.onnx")
     rows, targets = np.arange(30), np.repeat(np.arange(3), 10)
     graph = Graph(tmp_path / "model.onnx")
-    goldens = write_goldens(tmp_path, graph, Files(), rows, targets, preprocessing)
+    goldens = write_goldens(tmp_path, graph, Files(), rows, targets, preprocessing, ["a", "b", "c"])
     assert len(goldens.images) == 8
     stored = [(tmp_path / "golden" / golden.file).read_bytes() for golden in goldens.images]
     assert big not in stored

@@ -67,6 +67,16 @@ def test_a_trained_model_is_registered_with_a_card_that_describes_it(
     ]  # fmt: skip
 
 
+def test_a_card_whose_labels_were_swapped_is_refused(
+    dataset: Dataset, registry: Registry, small_cnn: Cnn
+) -> None:
+    card = train(dataset, small_cnn, name="shapes", registry=registry)
+    swapped = card.model_copy(update={"labels": card.labels[::-1]})
+    swapped.save(registry.folder(card.tag))
+    with pytest.raises(GateFailed, match="other labels"):
+        Engine.load(registry.folder(card.tag)).replay_goldens()
+
+
 def test_the_registered_graph_answers_at_any_batch_size_and_replays_its_goldens(
     dataset: Dataset, registry: Registry, small_cnn: Cnn
 ) -> None:
