@@ -35,6 +35,7 @@ from imgcls.schemas import (
     ListResponse,
     PredictResponse,
     RemoveResponse,
+    ShadowReport,
     follow,
 )
 
@@ -218,6 +219,17 @@ class Client:
     def remove_all(self, name: str | None = None) -> RemoveResponse:
         """Delete every model (of one name) that is neither active nor a baseline."""
         return RemoveResponse.model_validate(self._post("/remove_all", name=name))
+
+    def shadow(self, tag: str | None, rate: float = 0.05) -> ShadowReport:
+        """Let a model score the share `rate` of the live traffic in silence; None stops it.
+
+        Raises `ModelNotFound`, `BadModel`, `GateFailed`, or `Conflict` for the active model.
+        """
+        return ShadowReport.model_validate(self._post("/shadow", tag=tag, rate=rate))
+
+    def shadow_report(self) -> ShadowReport:
+        """What the shadow model has shown so far."""
+        return ShadowReport.model_validate(self._post("/shadow_report"))
 
     # Health.
 

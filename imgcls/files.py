@@ -60,6 +60,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         raise
 
 
+Stamp = tuple[int, int, int] | None
+"""Identity of one state of a file; None while there is none."""
+
+
+def stamp(path: Path) -> Stamp:
+    """Changes whenever the file is replaced by `write_atomic`; costs one `stat`."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between processes (flock) for the length of the block."""

@@ -21,8 +21,9 @@ from imgcls.batcher import Batcher
 from imgcls.card import ModelCard, Preprocessing
 from imgcls.engine import Engine, Floats, side_by_side, verdicts
 from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel, Overloaded
+from imgcls.files import Stamp
 from imgcls.metrics import ModelTallies, get_metrics
-from imgcls.registry import Registry, Stamp
+from imgcls.registry import Registry
 from imgcls.sessions import Passed, Sessions
 from imgcls.settings import Settings, get_settings
 from imgcls.watch import Watched

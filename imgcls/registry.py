@@ -20,11 +20,9 @@ from pydantic import BaseModel, ValidationError
 
 from imgcls.card import CARD_FILE, ModelCard
 from imgcls.errors import BadModel, Conflict, ModelInUse, ModelNotFound
-from imgcls.files import check_name, locked, split_tag, write_atomic
+from imgcls.files import Stamp, check_name, locked, split_tag, stamp, write_atomic
 from imgcls.settings import bentoml_home, get_settings
-
-Stamp = tuple[int, int, int] | None
-"""Identity of the active pointer's file; None while there is none."""
+from imgcls.shadow_files import ShadowFiles
 
 
 class ActivePointer(BaseModel):
@@ -39,6 +37,7 @@ class Registry:
     def __init__(self, home: Path | None = None, store: Path | None = None) -> None:
         self.home = home or get_settings().home
         self.store = store or bentoml_home() / "models"
+        self.shadow = ShadowFiles(self.home)
         self._pointer = self.home / "active.json"
 
     # Models.
@@ -102,13 +101,15 @@ class Registry:
     def remove(self, tag: str, *, force: bool = False) -> str:
         """Delete one model; `force` takes baselines too. Returns its tag.
 
-        Raises `ModelNotFound`, or `ModelInUse` for the active model and for baselines.
+        Raises `ModelNotFound`, or `ModelInUse` for the active model, the shadow and baselines.
         """
         with locked(self.home / "registry.lock"):
             folder = self.folder(tag)
             tag = f"{folder.parent.name}:{folder.name}"
             if tag == self.active():
                 raise ModelInUse(f"{tag} is active: set another model or unset it first.")
+            if tag == self.shadow.pointer().tag:
+                raise ModelInUse(f"{tag} is the shadow model: stop the shadow first.")
             with contextlib.suppress(BadModel):  # what cannot be read protects nothing
                 if self._card(folder).baseline and not force:
                     raise ModelInUse(f"{tag} is a baseline and protected from removal.")
@@ -116,7 +117,7 @@ class Registry:
             return tag
 
     def remove_all(self, name: str | None = None) -> list[str]:
-        """Delete every model (of one name) that is neither active nor a baseline; their tags."""
+        """Delete every model (of one name) that is not in use and no baseline; their tags."""
         removed = []
         for card in self.cards(name):
             # Another process may have removed or activated it meanwhile.
@@ -165,11 +166,7 @@ class Registry:
 
     def stamp(self) -> Stamp:
         """Changes whenever the pointer does; costs one `stat`."""
-        try:
-            status = os.stat(self._pointer)
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_ino, status.st_size
+        return stamp(self._pointer)
 
     def point(self, tag: str) -> Stamp:
         """Make `tag` active, keeping the one before for `rollback`. The gate comes first.
@@ -218,6 +215,17 @@ class Registry:
                 self._write_pointer("unset", kept, pointer.tag)
             return pointer.tag
 
+    def start_shadow(self, tag: str, rate: float) -> None:
+        """Let a model that has passed the gate shadow the share `rate` of the active one's answers.
+
+        Raises `ModelNotFound`, or `Conflict` for the active model.
+        """
+        with locked(self.home / "registry.lock"):
+            card = self.get(tag)
+            if card.tag == self.active():
+                raise Conflict(f"{card.tag} is active; a shadow is compared with the active model.")
+            self.shadow.start(card.tag, rate)
+
     def promotions(self) -> list[dict[str, Any]]:
         """Every change of the active model, oldest first: time, action, tag, was."""
         try:
@@ -238,7 +246,7 @@ class Registry:
 
     def _write_pointer(self, action: str, pointer: ActivePointer, was: str | None) -> Stamp:
         write_atomic(self._pointer, pointer.model_dump_json(indent=2))
-        stamp = self.stamp()
+        written = self.stamp()
         line = {
             "time": datetime.now(UTC).isoformat(),
             "action": action,
@@ -247,7 +255,7 @@ class Registry:
         }
         with (self.home / "promotions.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-        return stamp
+        return written
 
     # The store's folders.
 

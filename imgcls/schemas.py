@@ -112,6 +112,50 @@ class RemoveResponse(BaseModel):
     left: list[str]
 
 
+class Opinion(BaseModel):
+    """What one model says to an image."""
+
+    model: str
+    label: str
+    probability: float
+    """Of `label`."""
+
+
+class Disagreement(BaseModel):
+    """An image to which the shadow gave another label than the active model."""
+
+    time: datetime
+    image: str
+    """The file in `$IMGCLS_HOME/shadow/images/`, as it was sent."""
+    active: Opinion
+    shadow: Opinion
+
+
+class ShadowCounts(BaseModel):
+    """Images, over all workers."""
+
+    scored: int = 0
+    agreed: int = 0
+    disagreed: int = 0
+    failed: int = 0
+    """The shadow could not answer."""
+    dropped: int = 0
+    """Chosen, but there was no time or room for them."""
+
+
+class ShadowReport(ShadowCounts):
+    """What the newest shadow model has shown so far."""
+
+    running: bool = False
+    tag: str | None = Field(default=None, examples=[CARD_EXAMPLE])
+    rate: float = 0.0
+    """Share of the images answered by the active model that it is asked about."""
+    since: datetime | None = None
+    run: str = ""
+    disagreements: list[Disagreement] = []
+    """Newest first; only the newest are kept."""
+
+
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 

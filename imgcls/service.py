@@ -60,6 +60,7 @@ from imgcls.schemas import (
     ListResponse,
     PredictResponse,
     RemoveResponse,
+    ShadowReport,
 )
 from imgcls.settings import get_settings
 
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from imgcls.data import DatasetStore
     from imgcls.predictor import Predictor
     from imgcls.sessions import Passed
+    from imgcls.shadow import Shadow
 
 Result = TypeVar("Result")
 
@@ -160,6 +162,11 @@ class ModelRequest(JsonRequest):
     tag: ModelTag
 
 
+class ShadowRequest(JsonRequest):
+    tag: ModelTag | None = Field(description="The model that shadows; null stops the shadow.")
+    rate: float = Field(0.05, gt=0, le=1, description="Share of the answered images it scores.")
+
+
 class NameFilter(JsonRequest):
     name: Name | None = Field(None, description="Only models of this name.")
 
@@ -193,6 +200,7 @@ class ImageClassifier:
     """Predictions from the active model, and everything needed to replace it."""
 
     predictor: "Predictor"
+    shadow: "Shadow"
 
     def __init__(self) -> None:
         self.registry = Registry()
@@ -203,11 +211,14 @@ class ImageClassifier:
         # BentoML's supervisor loads this module too, and it predicts nothing: it goes without
         # NumPy, Pillow and ONNX Runtime, a third of a second of every start.
         from imgcls.predictor import Predictor
+        from imgcls.shadow import Shadow
 
         logs.configure(get_settings().log_format)
         self.predictions = PredictionLog(get_settings().monitor_rate)
         self.predictor = Predictor(self.registry)
         await self.predictor.start(_early)
+        self.shadow = Shadow(self.registry)
+        self.shadow.start()
         bind_endpoints(self)
         # What lives now lives for good: the collector need not look at it again.
         gc.collect()
@@ -217,6 +228,7 @@ class ImageClassifier:
     async def stop(self) -> None:
         await self.predictor.stop()
         self.predictions.close()
+        self.shadow.close()
 
     async def __is_ready__(self) -> bool:
         """What `/readyz` asks, by BentoML's name for it."""
@@ -242,6 +254,8 @@ class ImageClassifier:
             )
         logs.note(model=answer["model"], images=len(files))
         self.predictions.offer(files, answer)
+        if model is None and threshold is None:
+            self.shadow.offer(files, answer)
         return answer
 
     # Data.
@@ -355,6 +369,16 @@ class ImageClassifier:
         """Delete all models but the active one and baselines."""
         return await in_thread(lambda: _removed(self.registry, self.registry.remove_all(name)))
 
+    @endpoint("/shadow", ShadowRequest, ShadowReport, role="manage")
+    async def set_shadow(self, tag: str | None, rate: float) -> ShadowReport:
+        """Let a model score a share of the live traffic in silence; `tag` null stops that."""
+        return await in_thread(_shadow, self.registry, tag, rate)
+
+    @endpoint("/shadow_report", Nothing, ShadowReport, role="manage")
+    async def shadow_report(self) -> ShadowReport:
+        """What the shadow model has shown: counts of all workers, the newest disagreements."""
+        return await in_thread(self.registry.shadow.report)
+
 
 _heavy = ThreadPoolExecutor(2, "heavy")
 """Reads whole datasets; quick questions must not wait behind it."""
@@ -387,6 +411,16 @@ def _store_upload(archive: UploadFile, name: str) -> DatasetSummary:
 
 def _list(registry: Registry, name: str | None) -> ListResponse:
     return ListResponse.of(registry.cards(name), registry.active())
+
+
+def _shadow(registry: Registry, tag: str | None, rate: float) -> ShadowReport:
+    if tag is None:
+        registry.shadow.stop()
+    else:
+        from imgcls.engine import gate
+
+        registry.start_shadow(gate(registry.folder(tag), threads=1).card.tag, rate)
+    return registry.shadow.report()
 
 
 def _removed(registry: Registry, tags: list[str]) -> RemoveResponse:

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     model_memory_mb: int = Field(default=2048, gt=0)
     """MiB that the models in memory of one worker may need together, the active one included;
     what one needs is the growth of the process while it loads and warms up."""
+    shadow_keep: int = Field(default=100, gt=0)
+    """Disagreements of a shadow model that are kept with their images."""
     poll_ms: int = Field(default=200, gt=0)
     """How often an idle worker looks at the active pointer."""
     threads: int = Field(default=1, gt=0)

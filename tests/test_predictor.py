@@ -22,8 +22,9 @@ from imgcls.errors import (
     NoActiveModel,
     Overloaded,
 )
+from imgcls.files import Stamp
 from imgcls.predictor import Predictor
-from imgcls.registry import Registry, Stamp
+from imgcls.registry import Registry
 from imgcls.sessions import Passed, pass_gate
 from imgcls.settings import Settings
 from tests.fakes import jpeg, tiny_model

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from imgcls.card import ModelCard
     from imgcls.registry import Registry
+    from imgcls.schemas import ShadowReport
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, activate, move and remove models.")
 
@@ -153,6 +154,42 @@ def remove(
 
 
 @app.command()
+def shadow(
+    tag: Annotated[
+        str, typer.Argument(metavar="[TAG|report]", help="The model; `report` only shows.")
+    ] = "report",
+    rate: Annotated[
+        float, typer.Option(min=0.0001, max=1, help="Share of the answered images it scores.")
+    ] = 0.05,
+    off: Annotated[bool, typer.Option("--off", help="Stop the shadow.")] = False,
+    json: Json = False,
+) -> None:
+    """Let a model score live traffic in silence, and see where it differs from the active one.
+
+    It must pass the same checks as `set`. Servers with the same home follow within a second, and
+    no answer waits for it. Until it is stopped the model cannot be removed.
+
+        imgcls models shadow pets --rate 0.2
+        imgcls models shadow report
+        imgcls models shadow --off
+    """
+    from imgcls.engine import gate
+
+    registry = _registry()
+    if off:
+        registry.shadow.stop()
+    elif tag != "report":
+        registry.start_shadow(gate(registry.folder(tag), threads=1).card.tag, rate)
+    report = registry.shadow.report()
+    if json:
+        console.show_json(report)
+    elif report.tag is None:
+        console.note("There has been no shadow yet: `imgcls models shadow TAG` starts one.")
+    else:
+        console.show(*_shadow_tables(report))
+
+
+@app.command()
 def export(
     tag: Tag,
     target: Annotated[
@@ -219,6 +256,29 @@ def metric_tables(card: "ModelCard") -> "list[Table | str]":
             ],
         ),
     ]
+
+
+def _shadow_tables(report: "ShadowReport") -> "list[Table | str]":
+    """The counts of a shadow, and its newest disagreements."""
+    counts = ["#scored", "#agreed", "#disagreed", "#failed", "#dropped"]
+    row = (report.scored, report.agreed, report.disagreed, report.failed, report.dropped)
+    verb = "shadows" if report.running else "shadowed"
+    shown: list[Table | str] = [
+        f"{report.tag} {verb} {report.rate:.2%} of the answered images",
+        console.table(counts, [tuple(f"{count:,}" for count in row)]),
+    ]
+    if report.disagreements:
+        rows = [
+            (
+                f"{one.time.astimezone():%Y-%m-%d %H:%M:%S}",
+                f"{one.active.label} {one.active.probability:.3f}",
+                f"{one.shadow.label} {one.shadow.probability:.3f}",
+                one.image,
+            )
+            for one in report.disagreements[:20]
+        ]
+        shown.append(console.table(["time", "active", "shadow", "image"], rows))
+    return shown
 
 
 def _facts(card: "ModelCard", *, active: bool) -> "Table":
