@@ -64,8 +64,7 @@ def run_job(folder: Path) -> int:
     """Run the request in `folder`; every way it can end is written there."""
     writer = JobWriter(folder)
     try:
-        with contextlib.suppress(OSError):
-            os.nice(get_settings().fit_nice)
+        go_behind_predictions()
         writer.wait_turn()
         request = writer.request
         unstoppable = stoppable(writer, request.time_limit)
@@ -93,6 +92,14 @@ def run_job(folder: Path) -> int:
         traceback.print_exc()
         writer.fail(*_fault(err))
         return 1
+
+
+def go_behind_predictions() -> None:
+    """Lower this process's priority, and let it interrupt nobody when it wakes (SCHED_BATCH)."""
+    with contextlib.suppress(OSError, AttributeError):  # not every system has it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(OSError):
+        os.nice(get_settings().fit_nice)
 
 
 def run_foreground(args: argparse.Namespace) -> int:
