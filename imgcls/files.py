@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from imgcls.errors import BadArgument
 NAME = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 """A model's or dataset's name, as a regular expression."""
 VERSION = r"[a-z0-9][a-z0-9._-]{0,62}"
+_ABANDONED = 24 * 3600
+"""Seconds after which the folder of unfinished work belongs to nobody."""
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -71,6 +74,23 @@ def stamp(path: Path) -> Stamp:
     except FileNotFoundError:
         return None
     return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+@contextlib.contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder under `parent` for the length of the block.
+
+    Folders of the same prefix that killed processes left behind are removed on the way.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=parent, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
 
 
 @contextlib.contextmanager

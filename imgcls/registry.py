@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from imgcls.card import CARD_FILE, ModelCard
 from imgcls.errors import BadModel, Conflict, ModelInUse, ModelNotFound
-from imgcls.files import Stamp, check_name, locked, split_tag, stamp, write_atomic
+from imgcls.files import Stamp, check_name, locked, scratch, split_tag, stamp, write_atomic
 from imgcls.settings import bentoml_home, get_settings
 from imgcls.shadow_files import ShadowFiles
 
@@ -269,8 +268,8 @@ class Registry:
         target = self.store / name / version
         # Readers list everything under the store, so the copy is made beside it.
         self.store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".imgcls-", dir=self.store.parent) as scratch:
-            complete = Path(scratch) / version
+        with scratch(self.store.parent, ".imgcls-") as work:
+            complete = work / version
             shutil.move(str(folder), complete)
             complete.chmod(0o755)
             with locked(self.home / "registry.lock"):
@@ -282,8 +281,8 @@ class Registry:
         return f"{name}:{version}"
 
     def _leave(self, folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix=".imgcls-", dir=self.store.parent) as scratch:
-            os.rename(folder, Path(scratch) / folder.name)
+        with scratch(self.store.parent, ".imgcls-") as work:
+            os.rename(folder, work / folder.name)
         left = self.cards(folder.parent.name)
         if left:
             write_atomic(folder.parent / "latest", left[0].tag.partition(":")[2])

@@ -8,10 +8,8 @@ import asyncio
 import gc
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import bentoml
@@ -33,7 +31,7 @@ from imgcls.errors import (
     BadRecipe,
     Busy,
 )
-from imgcls.files import NAME, VERSION, check_name
+from imgcls.files import NAME, VERSION, check_name, scratch
 from imgcls.guard import guard
 from imgcls.hangup import dropped_if_gone
 from imgcls.http import (
@@ -398,11 +396,9 @@ async def in_thread(function: Callable[..., Result], *args: Any) -> Result:
 
 
 def _store_upload(archive: UploadFile, name: str) -> DatasetSummary:
-    home = get_settings().home
-    home.mkdir(parents=True, exist_ok=True)
-    # The client's file name is never used: it could be any path.
-    with tempfile.TemporaryDirectory(prefix=".upload-", dir=home) as folder:
-        path = Path(folder) / "archive"
+    with scratch(get_settings().home, ".upload-") as folder:
+        # The client's file name is never used: it could be any path. Messages begin with this one.
+        path = folder / "The uploaded file"
         archive.file.seek(0)
         with path.open("wb") as file:
             shutil.copyfileobj(archive.file, file, 1024 * 1024)

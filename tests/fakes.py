@@ -6,6 +6,8 @@ colour, so a picture's right answer is known without training.
 
 import hashlib
 import io
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +41,16 @@ def jpeg(colour: str = "red", size: tuple[int, int] = (40, 30), **options: objec
     buffer = io.BytesIO()
     Image.fromarray((plain + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", **options)
     return buffer.getvalue()
+
+
+def left_behind(parent: Path, prefix: str) -> Path:
+    """A folder of that prefix with a file in it, as a process killed two days ago left it."""
+    folder = parent / f"{prefix}old"
+    folder.mkdir(parents=True)
+    (folder / "half").write_bytes(b"x")
+    then = time.time() - 2 * 86_400
+    os.utime(folder, (then, then))
+    return folder
 
 
 def class_folders(root: Path, per_class: int = 12, splits: tuple[str, ...] = ("",)) -> Path:

@@ -20,7 +20,7 @@ from imgcls.errors import (
 )
 from imgcls.registry import Registry
 from imgcls.settings import bentoml_home, get_settings
-from tests.fakes import tiny_model
+from tests.fakes import left_behind, tiny_model
 
 
 def test_an_empty_store_is_a_normal_state(registry: Registry) -> None:
@@ -60,6 +60,17 @@ def test_a_registered_model_is_a_bentoml_model(registry: Registry, tmp_path: Pat
         "recipe",
     ):
         assert word in shown
+
+
+def test_what_a_killed_process_left_beside_the_store_is_removed(
+    registry: Registry, tmp_path: Path
+) -> None:
+    left = left_behind(registry.store.parent, ".imgcls-")
+    tag = tiny_model(tmp_path / "a", registry, "pets")
+    assert not left.exists()
+    left = left_behind(registry.store.parent, ".imgcls-")
+    registry.remove(tag)
+    assert not left.exists()
 
 
 def test_names_resolve_to_the_newest_model_by_time(registry: Registry, tmp_path: Path) -> None:

@@ -7,15 +7,17 @@ the numbers depend on, so a file is never out of date; deleting the folder costs
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.format import open_memmap
 
 from imgcls.card import Preprocessing
+from imgcls.files import scratch
 from imgcls.settings import get_settings
 from training.backbones import Backbone
 from training.loader import Progress, Rows, Source, iter_pixels
@@ -45,20 +47,30 @@ def features(
     """
     folder = get_settings().home / "cache" / "features"
     path = folder / f"{_key(backbone, source.content_hash, rows, preprocessing)}.npy"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.save(file, _compute(backbone, source, rows, preprocessing, device, progress))
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    stored = _read(path)
+    if stored is None:
+        _write(path, _compute(backbone, source, rows, preprocessing, device, progress))
+        stored = open_memmap(path, mode="c")
     if progress:
         progress(1.0)
-    stored: Floats = np.load(path, mmap_mode="c")
     return stored
+
+
+def _read(path: Path) -> Floats | None:
+    """None where there is no file, or one that was cut short."""
+    try:
+        return open_memmap(path, mode="c")
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _write(path: Path, found: Floats) -> None:
+    with scratch(path.parent, ".tmp-") as work:
+        with (work / path.name).open("wb") as file:
+            np.save(file, found)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(work / path.name, path)
 
 
 @torch.inference_mode()

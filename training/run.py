@@ -1,6 +1,5 @@
 """The pipeline: dataset -> fit -> evaluate -> export -> compare -> register -> card."""
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from imgcls.card import GRAPH_FILE, Metrics, ModelCard, Quantization, graph_sha2
 from imgcls.data import Dataset, open_dataset
 from imgcls.drift import Reference
 from imgcls.engine import gate
+from imgcls.files import scratch
 from imgcls.recipes import Cnn, Recipe, load_recipe
 from imgcls.registry import Registry
 from training import evaluate, export
@@ -87,8 +87,8 @@ def _finish(
     )
     emit("evaluating", progress=1.0, metrics=_headline(metrics))
     emit("exporting", progress=0.0)
-    with tempfile.TemporaryDirectory(prefix="imgcls-") as scratch:
-        folder = Path(scratch) / "model"
+    with scratch(registry.home, ".train-") as work:
+        folder = work / "model"
         folder.mkdir()
         export.write_graph(fitted.network, fitted.preprocessing, folder / GRAPH_FILE)
         emit("exporting", progress=0.5)

@@ -11,7 +11,6 @@ again while it is being opened shows either state, never a mixture.
 import contextlib
 import os
 import shutil
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -34,11 +33,8 @@ from imgcls.data.summary import (
     stem,
 )
 from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
-from imgcls.files import locked
+from imgcls.files import locked, scratch
 from imgcls.settings import get_settings
-
-_ABANDONED = 24 * 3600
-"""Seconds after which the folder of unfinished work belongs to nobody."""
 
 Found = list[tuple[Path, Entry]]
 
@@ -106,11 +102,7 @@ class DatasetStore:
         name = slug(name or stem(path))
         if not move and (known := self._find(path, name)) is not None:
             return known
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        work = self.root / f".tmp-{uuid4().hex}"
-        work.mkdir()
-        try:
+        with scratch(self.root, ".tmp-") as work:
             unique = uuid4().hex[:12]
             source = open_source(path, work / f"archive-{unique}.tar")
             index, ignored = index_source(source, progress)
@@ -126,8 +118,6 @@ class DatasetStore:
             write_index(index, work / entry.index)
             with locked(self.root / ".lock"):  # one process publishes at a time
                 return self._publish(entry, work, source), entry
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def _publish(self, entry: Entry, work: Path, source: Source) -> Path:
         if fingerprint(source.path) != entry.fingerprint:
@@ -151,13 +141,6 @@ class DatasetStore:
                 with contextlib.suppress(OSError):
                     file_path.unlink()
         return folder
-
-    def _sweep(self) -> None:
-        """Remove what killed processes left behind."""
-        for work in self.root.glob(".tmp-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - work.stat().st_mtime > _ABANDONED:
-                    shutil.rmtree(work, ignore_errors=True)
 
     def _entries(self, name: str) -> Found:
         """Whole entries; folders of work in progress begin with a dot and are left out."""

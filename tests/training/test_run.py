@@ -1,5 +1,6 @@
 """The whole pipeline on small images: what is registered, repeatable, served and reported."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from imgcls.engine import Engine
 from imgcls.errors import BadDataset, BadModel, BadRecipe, GateFailed
 from imgcls.recipes import Cnn, LinearProbe
 from imgcls.registry import Registry
+from tests.fakes import left_behind
 from training import train
 from training.networks import cnn
 
@@ -75,6 +77,28 @@ def test_a_card_whose_labels_were_swapped_is_refused(
     swapped.save(registry.folder(card.tag))
     with pytest.raises(GateFailed, match="other labels"):
         Engine.load(registry.folder(card.tag)).replay_goldens()
+
+
+def test_work_in_progress_lies_in_the_home_where_what_was_killed_is_removed(
+    dataset: Dataset,
+    registry: Registry,
+    small_cnn: Cnn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = left_behind(registry.home, ".train-")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    seen: list[Path] = []
+
+    def listen(stage: str, **said: Any) -> None:
+        if stage == "exporting":
+            seen.extend([*registry.home.glob(".train-*/model"), *elsewhere.glob("imgcls-*")])
+
+    train(dataset, small_cnn, name="shapes", registry=registry, on_event=listen)
+    assert not left.exists()
+    assert {path.parent.parent for path in seen} == {registry.home}
 
 
 def test_the_registered_graph_answers_at_any_batch_size_and_replays_its_goldens(
