@@ -13,9 +13,10 @@ import json
 import mimetypes
 import os
 import re
+import sys
+import tarfile
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -113,17 +114,19 @@ class Client:
     # Data.
 
     def upload(self, path: str | os.PathLike[str], name: str | None = None) -> "DatasetSummary":
-        """Send a zip or tar, or a folder (zipped on the way), to be stored as a dataset.
+        """Send a zip or tar, or a folder, to be stored as a dataset.
 
-        `name` defaults to that of the file. Raises `BadArchive` and what else indexing finds.
+        Of a folder, its images are packed and sent: nothing hidden, no other files, and no links
+        that lead out of it. `name` defaults to that of the file or folder. Raises `BadDataset`,
+        `BadArchive` and what else indexing finds.
         """
         from imgcls.data import DatasetSummary
         from imgcls.data.summary import slug, stem
 
         source = Path(path).resolve()
         form = {"name": name or slug(stem(source))}
-        with _zipped(source) if source.is_dir() else source.open("rb") as file:
-            files = [("archive", (source.name, file, "application/octet-stream"))]
+        with _packed(source) if source.is_dir() else source.open("rb") as file:
+            files = [("archive", ("archive", file, "application/octet-stream"))]
             return self._form("/upload", DatasetSummary, form, files, slow=True)
 
     def datasets(self) -> "list[DatasetSummary]":
@@ -287,21 +290,34 @@ class Client:
 
 
 def _part(image: Image, index: int) -> tuple[str, bytes, str]:
+    """One file of a form; the server has no use for its name, which may be no valid text."""
     if isinstance(image, bytes):
         return f"image-{index}", image, "application/octet-stream"
     path = Path(image)
     mime = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return path.name, path.read_bytes(), mime
+    return f"image-{index}", path.read_bytes(), mime
 
 
 @contextlib.contextmanager
-def _zipped(folder: Path) -> Iterator[IO[bytes]]:
-    """The files under `folder` in a temporary zip; stored, since images are compressed already."""
-    with tempfile.TemporaryFile(suffix=".zip") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(folder).as_posix())
+def _packed(folder: Path) -> Iterator[IO[bytes]]:
+    """The images that indexing would find under `folder`, in a temporary tar."""
+    from imgcls.data.entries import Budget
+    from imgcls.data.folders import list_folder
+    from imgcls.data.layout import arrange
+
+    no_limit = Budget(sys.maxsize, sys.maxsize)  # the server has its own
+    listing = list_folder(folder, no_limit)[0]
+    entries = listing.entries
+    arrange(entries.names, listing.others)  # what no dataset can be made of is not sent
+    with tempfile.TemporaryFile(suffix=".tar") as file:
+        with tarfile.open(
+            fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8"
+        ) as archive:
+            for name, location in sorted(zip(entries.names, entries.locations or (), strict=True)):
+                with open(os.path.join(os.fsencode(folder), location), "rb") as image:
+                    member = tarfile.TarInfo(name)
+                    member.size = os.fstat(image.fileno()).st_size
+                    archive.addfile(member, image)
         file.seek(0)
         yield file
 

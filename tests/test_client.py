@@ -1,6 +1,9 @@
 """`imgcls.Client` against a real server: its types, its errors, and servers that are not there."""
 
+import gzip
 import json
+import os
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -11,9 +14,11 @@ import pytest
 
 import imgcls
 from imgcls import Client, ModelCard
+from imgcls.data import open_dataset
 from imgcls.errors import (
     BadArchive,
     BadArgument,
+    BadDataset,
     BadImage,
     BadRecipe,
     Conflict,
@@ -25,7 +30,7 @@ from imgcls.errors import (
     NoActiveModel,
 )
 from tests.conftest import Server
-from tests.fakes import class_folders, jpeg, tiny_model
+from tests.fakes import class_folders, jpeg, left_behind, tiny_model
 
 
 @pytest.fixture
@@ -129,6 +134,56 @@ def test_upload_takes_an_archive_or_a_folder_and_eda_profiles_it(
     profile = client.eda(by_folder.tag)
     assert profile.tag == by_folder.tag
     assert profile.overall.images == by_folder.images == 36
+
+
+def test_an_upload_removes_what_a_killed_one_left_behind(
+    client: Client, server: Server, tmp_path: Path
+) -> None:
+    left = left_behind(server.home, ".upload-")
+    client.upload(class_folders(tmp_path / "colours"))
+    assert not left.exists()
+    assert list(server.home.glob(".upload-*")) == []
+
+
+def test_of_a_folder_only_its_images_are_sent(
+    client: Client, server: Server, tmp_path: Path
+) -> None:
+    folder = class_folders(tmp_path / "mixed")
+    outside = tmp_path / "outside.jpg"
+    outside.write_bytes(jpeg("red"))
+    (folder / "red" / "outside.jpg").symlink_to(outside)
+    (folder / "red" / "again.jpg").symlink_to("000.jpg")
+    (folder / "elsewhere").symlink_to(tmp_path)
+    (folder / ".git").mkdir()
+    for name in (".env", ".git/1.jpg", "notes.txt", "red/labels.csv"):
+        (folder / name).write_text("secret")
+    (folder / "red" / os.fsdecode(b"\xff.jpg")).write_bytes(jpeg("red"))
+    images = {f"{colour}/{n:03d}.jpg" for colour in ("red", "green", "blue") for n in range(12)}
+    summary = client.upload(folder, "mixed")
+    (stored,) = (server.home / "datasets" / "mixed").glob("*/archive-*")
+    with tarfile.open(stored) as archive:
+        assert set(archive.getnames()) == images | {"red/again.jpg", "red/\\udcff.jpg"}
+    with open_dataset(folder, name="mixed") as local:
+        assert local.tag == summary.tag
+
+
+def test_a_folder_that_is_no_dataset_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with Client("http://127.0.0.1:9") as client, pytest.raises(BadDataset, match="no images"):
+        client.upload(tmp_path)
+
+
+def test_files_may_have_names_that_are_no_text(client: Client, tag: str, tmp_path: Path) -> None:
+    image = tmp_path / os.fsdecode(b"\xff.jpg")
+    image.write_bytes(jpeg("red"))
+    assert client.predict(image, model=tag).predictions[0].label == "red"
+    packed = tmp_path / os.fsdecode(b"\xff.zip")
+    packed.write_bytes(b"PK nothing")
+    with pytest.raises(BadArchive, match=r"^The uploaded file is not a zip or tar archive"):
+        client.upload(packed)
+    packed.write_bytes(gzip.compress(b"hello" * 1000)[:-20])
+    with pytest.raises(BadArchive, match=r"^The uploaded file is "):
+        client.upload(packed)
 
 
 def test_refusals_keep_their_class(client: Client, tmp_path: Path) -> None:
