@@ -25,6 +25,9 @@ from imgcls.errors import ImgclsError
 
 _PLAIN_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
+_PLAIN = "\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""Not printable by Unicode's categories, and harmless; words and emoji have joiners in them."""
+_INVISIBLE = "\N{REPLACEMENT CHARACTER}"
 
 _json = False
 
@@ -43,7 +46,7 @@ def is_json() -> bool:
 def clean(value: object) -> str:
     """Text that is safe to print: control characters and broken encodings made visible."""
     text = str(value).encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() or c in _PLAIN else _INVISIBLE for c in text)
 
 
 def show(*items: Any) -> None:

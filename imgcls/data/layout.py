@@ -19,6 +19,8 @@ _SPLIT_NAMES = {
     "test": "test",
 }
 MAX_LABEL = 200
+_JOINERS = dict.fromkeys(map(ord, "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"))
+"""Invisible, and part of ordinary words in Persian and Hindi and of emoji; to be deleted."""
 EXPECTED = (
     "Put the images of each class in a folder named after the class (cat/1.jpg, dog/2.jpg), "
     "if you like inside train, val and test folders (train/cat/1.jpg)."
@@ -124,7 +126,8 @@ def _is_split_layout(folders: list[list[str]], depth: int) -> bool:
 
 def _label(folder: str) -> str:
     label = unicodedata.normalize("NFC", folder)
-    if len(label) > MAX_LABEL or not label.isprintable() or not label.strip():
+    visible = label.translate(_JOINERS)
+    if len(label) > MAX_LABEL or not visible.isprintable() or not visible.strip():
         raise BadDataset(
             f"The folder name {folder[:60]!r} cannot be a class name: 1 to {MAX_LABEL} printable "
             "characters are needed; rename the folder."

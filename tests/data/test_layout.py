@@ -2,6 +2,7 @@
 
 import pytest
 
+from imgcls.console import clean
 from imgcls.data import open_dataset
 from imgcls.data.layout import arrange
 from imgcls.errors import BadDataset
@@ -66,11 +67,20 @@ def test_a_few_images_beside_the_classes_are_left_out_and_counted():
         (["cat/1.jpg", "d\x07g/1.jpg"], "cannot be a class name"),
         (["cat/1.jpg", f"{'d' * 201}/1.jpg"], "cannot be a class name"),
         (["cat/1.jpg", " /1.jpg"], "cannot be a class name"),
+        (["cat/1.jpg", "d\u200eg/1.jpg"], "cannot be a class name"),
+        (["cat/1.jpg", "\u200d/1.jpg"], "cannot be a class name"),
     ],
 )
 def test_other_layouts_are_refused_in_a_sentence(names, words):
     with pytest.raises(BadDataset, match=words):
         arrange(names)
+
+
+def test_joiners_within_words_and_emoji_are_part_of_a_class_name():
+    persian, emoji = "\u0645\u06cc\u200c\u0631\u0648\u0645", "\U0001f468\u200d\U0001f33e"
+    found = read(f"{persian}/1.jpg", f"{emoji}/1.jpg")
+    assert [label for _, label, _ in found] == [persian, emoji]
+    assert clean(persian + emoji) == persian + emoji
 
 
 def test_litter_and_other_files_are_passed_over(pets, folder_of, zip_of, tar_of):
