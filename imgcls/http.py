@@ -53,6 +53,9 @@ _MAX_JSON_MB = 1
 """Reading JSON takes the event loop's time and many times its size in memory."""
 _QUOTED = re.compile(r'"[^"\\\x00-\x1f]*"')
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+"""`json.dumps` would build one for each answer."""
+
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 
@@ -281,8 +284,8 @@ def json_response(result: Any, status: int = 200) -> Response:
     if isinstance(result, BaseModel):
         body = result.model_dump_json()
     else:
-        text = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
-        body = text.encode("utf-8", "backslashreplace")  # input may hold lone surrogates
+        # Input may hold lone surrogates.
+        body = _ENCODER.encode(result).encode("utf-8", "backslashreplace")
     return Response(body, status, media_type="application/json")
 
 
