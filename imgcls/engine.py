@@ -49,10 +49,10 @@ class Engine:
         try:
             sha256 = graph_sha256(graph)
         except OSError as err:
-            raise BadModel(f"{card.tag} has no readable {GRAPH_FILE}.") from err
+            raise BadModel(f"{card.tag} has no readable {graph}.") from err
         if sha256 != card.graph_sha256:
             raise BadModel(
-                f"The graph of {card.tag} is not the one that was registered: its hash differs "
+                f"{graph} is not the graph of {card.tag} that was registered: its hash differs "
                 "from the card's. Train or import the model again."
             )
         try:
@@ -109,15 +109,18 @@ class Engine:
         """
         tag = self.card.tag
         golden_dir = self.folder / GOLDEN_DIR
+        file = golden_dir / GOLDEN_FILE
+        pixels = []
         try:
-            goldens = GoldenSet.model_validate_json((golden_dir / GOLDEN_FILE).read_bytes())
-            pixels = [
-                images.load((golden_dir / golden.file).read_bytes(), self.card.preprocessing)
-                for golden in goldens.images
-            ]
+            goldens = GoldenSet.model_validate_json(file.read_bytes())
             expected = np.array([golden.probabilities for golden in goldens.images], np.float32)
+            for golden in goldens.images:
+                file = golden_dir / golden.file
+                pixels.append(images.load(file.read_bytes(), self.card.preprocessing))
         except (OSError, ValueError, BadImage) as err:
-            raise GateFailed(f"The golden images of {tag} cannot be replayed: {err}") from err
+            raise GateFailed(
+                f"{tag} cannot be checked by its golden images: {file}: {err}"
+            ) from err
         if goldens.labels not in (None, self.card.labels):
             raise GateFailed(f"The card of {tag} has other labels than when it was registered.")
         if not pixels:

@@ -4,6 +4,7 @@ Everything imgcls keeps on disk is written to a temporary name, flushed, and ren
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -61,6 +62,26 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def appended(path: Path, line: str) -> Iterator[None]:
+    """Add a line to a file for good if the block succeeds; else the file is left as it was.
+
+    The line is a line of its own, even where the last one was cut short by a kill.
+    """
+    with path.open("ab+", buffering=0) as file:
+        end = file.tell()
+        file.seek(max(0, end - 1))
+        cut = file.read(1) not in (b"", b"\n")
+        data = f"{chr(10) * cut}{line}\n".encode()
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield
+        except BaseException:
+            file.truncate(end)
+            raise
 
 
 Stamp = tuple[int, int, int] | None

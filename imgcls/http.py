@@ -112,6 +112,9 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
             # `request.close()` is called when the response is out; that closes the files.
             request._form = form
             return cls._from_form(form)
+        except OSError as err:  # what is large is kept in a temporary file
+            logger.exception("The form could not be kept")
+            return Refused(refused=_storage_fault(err))
         except ValidationError as err:
             return Refused(refused=_bad_argument(err))
         except ImgclsError as err:

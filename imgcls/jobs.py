@@ -15,7 +15,6 @@ recycled process id, and a restart of the server loses nothing. Any process may 
 import contextlib
 import fcntl
 import importlib.util
-import json
 import os
 import re
 import secrets
@@ -30,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from imgcls.errors import Busy, Conflict, JobNotFound, JobOver
 from imgcls.files import locked, write_atomic
@@ -60,13 +59,20 @@ class JobRequest(BaseModel):
     """Of the splits; the recipe has its own for the training."""
 
 
+class _Process(BaseModel):
+    """`process.json`."""
+
+    pid: int = Field(gt=1)
+    """Its process group's number too."""
+
+
 class JobEvent(BaseModel):
     """A line of `events.jsonl`: all that is known by then, so that the last line is enough."""
 
-    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     stage: str
-    stage_began: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    started_at: datetime | None = None
+    stage_began: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    started_at: AwareDatetime | None = None
     """When the job's turn came."""
     progress: float | None = None
     """Share of the stage that is done, 0 to 1."""
@@ -82,7 +88,7 @@ class JobResult(BaseModel):
     tag: str | None = None
     code: str | None = None
     reason: str | None = None
-    finished_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    finished_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class Jobs:
@@ -111,14 +117,23 @@ class Jobs:
             job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
             folder = self.root / job_id
             folder.mkdir()
-            process = self._launch(folder, request)
+            try:
+                process = self._launch(folder, request)
+            except OSError:  # a full disk, say: a job that is refused leaves nothing
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         threading.Thread(target=_settle, args=(process, folder), daemon=True).start()
         return self.get(job_id)
 
     def get(self, job_id: str) -> Job:
-        """Raises `JobNotFound`."""
+        """Raises `JobNotFound`, or `Conflict` where the job's request is damaged."""
         folder = self._folder(job_id)
-        request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
+        try:
+            request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
+        except ValidationError as err:
+            raise Conflict(
+                f"The job {job_id} cannot be read: its request.json is damaged."
+            ) from err
         alive = _is_locked(folder / "lock")  # before the result: a job may end in between
         result = _read_result(folder)
         last = _last_event(folder) or JobEvent(stage="queued", time=_created(job_id))
@@ -152,7 +167,7 @@ class Jobs:
         """All jobs, newest first; what is not a job folder is passed over."""
         jobs = []
         for folder in sorted(self._folders(), reverse=True):
-            with contextlib.suppress(JobNotFound, OSError, ValidationError):
+            with contextlib.suppress(JobNotFound, Conflict, OSError):
                 jobs.append(self.get(folder.name))
         return jobs
 
@@ -161,16 +176,19 @@ class Jobs:
         return follow(lambda: self.get(job_id), poll)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job and wait until its process is gone. Raises `JobNotFound`, `JobOver`."""
+        """Stop a job and wait until its process is gone.
+
+        Raises `JobNotFound`, `JobOver`, or `Conflict` where it is not known which process that is.
+        """
         folder = self._folder(job_id)
         if (job := self.get(job_id)).over:
             raise JobOver(f"The job {job_id} is over already: {job.state}.")
         write_atomic(folder / "cancel", "")
         for sign in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + _KILL_AFTER
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            with contextlib.suppress(OSError):
                 # The lock is still held, so this id is still that process.
-                os.killpg(json.loads((folder / "process.json").read_bytes())["pid"], sign)
+                os.killpg(_process_id(folder), sign)
             while time.monotonic() < deadline or self.get(job_id).stage == "registering":
                 if not _is_locked(folder / "lock"):
                     return self.get(job_id)
@@ -206,7 +224,12 @@ class Jobs:
                 env=os.environ
                 | {"PYTHONPATH": _python_path(), "IMGCLS_HOME": str(self.root.parent)},
             )
-            write_atomic(folder / "process.json", json.dumps({"pid": process.pid}))
+            try:
+                write_atomic(folder / "process.json", _Process(pid=process.pid).model_dump_json())
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
         return process
 
     def _folders(self) -> list[Path]:
@@ -287,6 +310,17 @@ def _python_path() -> str:
     return os.pathsep.join(paths)
 
 
+def _process_id(folder: Path) -> int:
+    """Raises `OSError` where it is not written yet, `Conflict` where it is damaged."""
+    written = (folder / "process.json").read_bytes()
+    try:
+        return _Process.model_validate_json(written).pid
+    except ValidationError as err:
+        raise Conflict(
+            f"The process.json of job {folder.name} is damaged: end the process by hand."
+        ) from err
+
+
 def _settle(process: "subprocess.Popen[bytes]", folder: Path) -> None:
     """Reap the process; where it left no result, say how it ended."""
     code = process.wait()
@@ -307,7 +341,7 @@ def _died(folder: Path, exit_code: int | None = None) -> JobResult:
         how = "ended" + (f" with exit code {exit_code}" if exit_code else "")
     last = _tail(folder / "log.txt", 2_000).strip().rsplit("\n", 1)[-1][:300]
     reason = f"The training process {how} before it wrote a result."
-    finished = datetime.fromtimestamp((folder / "lock").stat().st_mtime, UTC)
+    finished = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
     with contextlib.suppress(OSError):
         finished = datetime.fromtimestamp((folder / "events.jsonl").stat().st_mtime, UTC)
     return JobResult(

@@ -73,6 +73,9 @@ class Metrics:
         # BentoML wants this imported after it has named the folder of the workers' files.
         import prometheus_client as prometheus
 
+        from imgcls.metric_files import reserve_room
+
+        reserve_room()
         _forget_dead_workers()
         bounds = ModelTallies()
         self._histograms = {

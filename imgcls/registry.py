@@ -18,8 +18,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from imgcls.card import CARD_FILE, ModelCard
-from imgcls.errors import BadModel, Conflict, ModelInUse, ModelNotFound
-from imgcls.files import Stamp, check_name, locked, scratch, split_tag, stamp, write_atomic
+from imgcls.errors import BadArgument, BadModel, Conflict, ModelInUse, ModelNotFound
+from imgcls.files import (
+    Stamp,
+    appended,
+    check_name,
+    locked,
+    scratch,
+    split_tag,
+    stamp,
+    write_atomic,
+)
 from imgcls.settings import bentoml_home, get_settings
 from imgcls.shadow_files import ShadowFiles
 
@@ -38,6 +47,7 @@ class Registry:
         self.store = store or bentoml_home() / "models"
         self.shadow = ShadowFiles(self.home)
         self._pointer = self.home / "active.json"
+        self._promotions = self.home / "promotions.jsonl"
 
     # Models.
 
@@ -189,7 +199,7 @@ class Registry:
         for tag in reversed(self._read_pointer().previous):
             try:
                 self.folder(tag)
-            except ModelNotFound:
+            except (ModelNotFound, BadArgument):
                 continue
             return tag
         raise Conflict("There is no earlier model to go back to.")
@@ -226,12 +236,19 @@ class Registry:
             self.shadow.start(card.tag, rate)
 
     def promotions(self) -> list[dict[str, Any]]:
-        """Every change of the active model, oldest first: time, action, tag, was."""
+        """Every change of the active model, oldest first: time, action, tag, was.
+
+        Lines that are damaged are passed over.
+        """
         try:
-            lines = (self.home / "promotions.jsonl").read_text().splitlines()
+            lines = self._promotions.read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines]
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [promotion for promotion in found if isinstance(promotion, dict)]
 
     def _read_pointer(self) -> ActivePointer:
         try:
@@ -244,17 +261,16 @@ class Registry:
             ) from err
 
     def _write_pointer(self, action: str, pointer: ActivePointer, was: str | None) -> Stamp:
-        write_atomic(self._pointer, pointer.model_dump_json(indent=2))
-        written = self.stamp()
-        line = {
+        promotion = {
             "time": datetime.now(UTC).isoformat(),
             "action": action,
             "tag": pointer.tag,
             "was": was,
         }
-        with (self.home / "promotions.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        return written
+        # Both are written or neither: what is refused, for a full disk, must not happen later.
+        with appended(self._promotions, json.dumps(promotion)):
+            write_atomic(self._pointer, pointer.model_dump_json(indent=2))
+            return self.stamp()
 
     # The store's folders.
 

@@ -7,6 +7,7 @@ Served by `bentoml serve` from the checkout's `service.py`, or from anywhere as
 import asyncio
 import gc
 import re
+import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,7 @@ from imgcls.errors import (
     BadArgument,
     BadRecipe,
     Busy,
+    Conflict,
 )
 from imgcls.files import NAME, VERSION, check_name, scratch
 from imgcls.guard import guard
@@ -212,6 +214,7 @@ class ImageClassifier:
         from imgcls.shadow import Shadow
 
         logs.configure(get_settings().log_format)
+        _allow_connections()
         self.predictions = PredictionLog(get_settings().monitor_rate)
         self.predictor = Predictor(self.registry)
         await self.predictor.start(_early)
@@ -331,7 +334,7 @@ class ImageClassifier:
     @endpoint("/list", NameFilter, ListResponse, role="predict")
     async def list(self, name: str | None) -> ListResponse:
         """All models, newest first, with hyperparameters and metrics."""
-        return await in_thread(_list, self.registry, name)
+        return await in_thread(self._list, name)
 
     @endpoint("/info", ModelRequest, ModelCard, role="predict")
     async def info(self, tag: str) -> ModelCard:
@@ -377,10 +380,18 @@ class ImageClassifier:
         """What the shadow model has shown: counts of all workers, the newest disagreements."""
         return await in_thread(self.registry.shadow.report)
 
+    def _list(self, name: str | None) -> ListResponse:
+        try:
+            active = self.registry.active()
+        except Conflict:  # the pointer is damaged; what was loaded before goes on answering
+            active = self.predictor.active
+        return ListResponse.of(self.registry.cards(name), active)
+
 
 _heavy = ThreadPoolExecutor(2, "heavy")
 """Reads whole datasets; quick questions must not wait behind it."""
 _heavy_limit = asyncio.Semaphore(8)
+_OPEN_FILES = 65_536
 
 
 async def heavily(function: Callable[..., Result], *args: Any) -> Result:
@@ -395,6 +406,17 @@ async def in_thread(function: Callable[..., Result], *args: Any) -> Result:
     return await asyncio.to_thread(function, *args)
 
 
+def _allow_connections() -> None:
+    """Let this process hold more connections than the usual 1,024 open files.
+
+    A worker that has no file left to open takes no new connection, however idle the others are.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _store_upload(archive: UploadFile, name: str) -> DatasetSummary:
     with scratch(get_settings().home, ".upload-") as folder:
         # The client's file name is never used: it could be any path. Messages begin with this one.
@@ -403,10 +425,6 @@ def _store_upload(archive: UploadFile, name: str) -> DatasetSummary:
         with path.open("wb") as file:
             shutil.copyfileobj(archive.file, file, 1024 * 1024)
         return _dataset_store().add(path, name=name, move=True)
-
-
-def _list(registry: Registry, name: str | None) -> ListResponse:
-    return ListResponse.of(registry.cards(name), registry.active())
 
 
 def _shadow(registry: Registry, tag: str | None, rate: float) -> ShadowReport:

@@ -7,6 +7,7 @@
 Workers add to the counts under a lock; a new shadow begins at zero and with an empty gallery.
 """
 
+import contextlib
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -98,9 +99,10 @@ class ShadowFiles:
         room = _MAX_GALLERY_MB * 1024 * 1024
         kept = []
         for one in report.disagreements[:keep]:
-            room -= (self.images / one.image).stat().st_size
-            if room >= 0:
-                kept.append(one)
+            with contextlib.suppress(FileNotFoundError):  # somebody has deleted it
+                room -= (self.images / one.image).stat().st_size
+                if room >= 0:
+                    kept.append(one)
         report.disagreements = kept
         return report
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS: list[set[str]] = [
-    {"errors", "settings"},
+    {"errors", "metric_files", "settings"},
     {"auth", "logs", "metrics"},
     {"card", "files", "recipes", "console", "http", "hangup", "drift", "monitor"},
     {"images", "schemas"},

@@ -159,6 +159,21 @@ def test_the_gallery_is_bounded_in_bytes_too(
     assert {path.name for path in registry.shadow.images.iterdir()} == {"4", "3"}
 
 
+def test_a_deleted_image_leaves_the_gallery_and_stops_no_count(
+    registry: Registry, pair: tuple[str, str]
+) -> None:
+    registry.start_shadow(pair[1], 1.0)
+    run = registry.shadow.pointer().run
+    one = Opinion(model="m", label="x", probability=1.0)
+    for number in range(2):
+        found = Disagreement(time="2026-11-21T00:00:00Z", image=f"{number}", active=one, shadow=one)
+        registry.shadow.add(run, ShadowCounts(scored=1), [(found, b"x")], keep=9)
+        (registry.shadow.images / "0").unlink(missing_ok=True)
+    report = registry.shadow.report()
+    assert report.scored == 2
+    assert [kept.image for kept in report.disagreements] == ["1"]
+
+
 def test_a_shadow_is_protected_and_is_never_the_active_model(
     registry: Registry, pair: tuple[str, str]
 ) -> None:

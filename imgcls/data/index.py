@@ -123,7 +123,7 @@ def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
 def write_index(index: pa.Table, path: Path) -> None:
     """As Parquet, flushed to disk; the caller publishes it by its own marker."""
     with path.open("xb") as file:
-        pq.write_table(index, file, compression="zstd")
+        pq.write_table(index, file, compression="zstd", write_page_checksum=True)
         file.flush()
         os.fsync(file.fileno())
 
@@ -131,7 +131,7 @@ def write_index(index: pa.Table, path: Path) -> None:
 def read_index(path: Path) -> pa.Table:
     """Raises `FileNotFoundError`, or `BadDataset` where it cannot be understood."""
     try:
-        table = pq.read_table(path, memory_map=True)
+        table = pq.read_table(path, memory_map=True, page_checksum_verification=True)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as err:

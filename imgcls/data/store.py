@@ -71,7 +71,7 @@ class DatasetStore:
         return sorted(found, key=lambda summary: summary.created_at, reverse=True)
 
     def get(self, tag: str) -> DatasetSummary:
-        """By `name:version`, or the latest by `name`. Raises `DatasetNotFound`."""
+        """By `name:version`, or the latest by `name`. Raises `DatasetNotFound`, `BadDataset`."""
         return self._entry(tag)[1].summary
 
     def open(self, tag: str, *, seed: int = 0) -> Dataset:
@@ -174,6 +174,9 @@ class DatasetStore:
             ]
             if found:
                 return max(found, key=lambda item: item[1].summary.created_at)
+            folder = "*" if version in (None, "latest") else version
+            if damaged := sorted(self.root.glob(f"{name}/{folder}/{ENTRY_FILE}")):
+                raise BadDataset(f"{damaged[0]} is damaged; add the dataset again.")
         tags = [summary.tag for summary in self.list()]
         known = f"there are: {', '.join(tags[:20])}" if tags else "the store is empty"
         raise DatasetNotFound(f"There is no dataset {tag[:100]!r}; {known}.", detail=tags[:100])

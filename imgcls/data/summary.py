@@ -5,11 +5,10 @@ Names and tags are made and recognised here too. Nothing here reads an image.
 
 import re
 import unicodedata
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 ENTRY_FILE = "dataset.json"
 MAX_NAME = 63
@@ -37,7 +36,7 @@ class DatasetSummary(BaseModel):
     """Readable images in `train`, `val` and `test`, with the seed given when it was added."""
     bytes: int
     """Of all image files together, as encoded."""
-    created_at: datetime
+    created_at: AwareDatetime
     source: Literal["folder", "zip", "tar"]
 
 
