@@ -176,7 +176,9 @@ class DatasetStore:
                 return max(found, key=lambda item: item[1].summary.created_at)
             folder = "*" if version in (None, "latest") else version
             if damaged := sorted(self.root.glob(f"{name}/{folder}/{ENTRY_FILE}")):
-                raise BadDataset(f"{damaged[0]} is damaged; add the dataset again.")
+                raise BadDataset(
+                    f"{damaged[0]} is damaged or of another version; add the dataset again."
+                )
         tags = [summary.tag for summary in self.list()]
         known = f"there are: {', '.join(tags[:20])}" if tags else "the store is empty"
         raise DatasetNotFound(f"There is no dataset {tag[:100]!r}; {known}.", detail=tags[:100])

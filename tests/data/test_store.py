@@ -167,7 +167,7 @@ def test_a_damaged_or_foreign_index_is_refused(pets, zip_of):
         store.open(tag)
     entry = next(store.root.glob("pets/*/dataset.json"))
     entry.write_text(json.dumps(json.loads(entry.read_text()) | {"schema_version": 2}))
-    with pytest.raises(DatasetNotFound):
+    with pytest.raises(BadDataset, match=r"dataset\.json is damaged or of another version"):
         store.open(tag)
 
 
