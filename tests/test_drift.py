@@ -1,6 +1,7 @@
 """The drift score: near nothing for more of the same, large for something else."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def run(predictor: Predictor, colours: list[str]) -> float | None:
     async def main() -> float | None:
         await predictor.start()
         try:
-            batcher = await predictor._batcher(None)
+            batcher = await predictor._batcher(None, time.monotonic() + 10)
             for colour in colours:
                 await predictor.predict([jpeg(colour)])
             return batcher.engine.drift()
@@ -162,7 +163,7 @@ def test_probes_of_readiness_are_no_images(
     async def main() -> float | None:
         await predictor.start()
         try:
-            batcher = await predictor._batcher(None)
+            batcher = await predictor._batcher(None, time.monotonic() + 10)
             for _ in range(MIN_SEEN + 50):
                 assert await predictor.ready()
             return batcher.engine.drift()
