@@ -111,8 +111,11 @@ def test_metrics_move_by_what_was_sent(server: Server, tmp_path: Path) -> None:
     assert predict(server, BROKEN) == 400
     assert predict(server) == 415
     assert httpx.get(f"{server.url}/nothing").status_code == 404
-    assert eventually(lambda: scrape(server)("imgcls_requests_total", model=tag) == 2)
+    refusals = "imgcls_refusals_total"
+    last = before(refusals, code="not_found") + 1
+    assert eventually(lambda: scrape(server)(refusals, code="not_found") == last)
     now = scrape(server)
+    assert now("imgcls_requests_total", model=tag) == 2
     assert now("imgcls_request_seconds_count", model=tag) == 2
     assert 0 < now("imgcls_request_seconds_sum", model=tag) < 10
     assert now("imgcls_decode_seconds_count", model=tag) == 4
@@ -124,7 +127,6 @@ def test_metrics_move_by_what_was_sent(server: Server, tmp_path: Path) -> None:
     assert now("imgcls_active_model", model=tag) == 1
     assert now("imgcls_queue_images", model=tag) == 0
     for code, count in {"broken_image": 2, "unsupported_media_type": 1, "not_found": 1}.items():
-        refusals = "imgcls_refusals_total"
         assert now(refusals, code=code) - before(refusals, code=code) == count, code
     assert now.types["imgcls_request_seconds"] == "histogram"
     assert now.types["imgcls_requests"] == "counter"
