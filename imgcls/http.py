@@ -243,13 +243,15 @@ class Lean:
             from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
             unwanted: tuple[type, ...] = (Lean, TimeoutMiddleware)
-            if BentoMLContainer.tracing.exporter_type.get() is None:
+            traced = BentoMLContainer.tracing.exporter_type.get() is not None
+            if not traced:
                 unwanted += (OpenTelemetryMiddleware,)
             layer: Any = scope["app"].middleware_stack
             while hasattr(layer, "app"):
                 if isinstance(layer.app, ExceptionMiddleware):
                     layer.app.add_exception_handler(HTTPException, no_such_route)
-                    layer.app = Direct(layer.app)
+                    if not traced:  # BentoML's own way writes trace ids into the answers
+                        layer.app = Direct(layer.app)
                     break
                 if type(layer.app) in unwanted:
                     layer.app = layer.app.app
