@@ -3,8 +3,8 @@
 The first image of an idle engine runs at once, so nobody waits at low load. While the engine is
 busy, images gather; the next run takes all of them, so batches fill by themselves under load, up to
 what runs in `batch_ms` at the engine's speed so far. Where what gathers is worth it, runs go side
-by side. The queue is bounded, and what nobody waits for any more is dropped unrun.
-Only clean arrays of one shape get here, so no request can spoil the batch of another.
+by side; a GPU takes all that fits. The queue is bounded, and what nobody waits for any more is
+dropped unrun. Only clean arrays of one shape get here, so no request can spoil the batch of another.
 """
 
 import asyncio
@@ -104,7 +104,9 @@ class Batcher:
     def _next_batch(self) -> list[_Waiting]:
         """Take from the queue what still has somebody waiting for it, as much as may run."""
         batch: list[_Waiting] = []
-        size, now = batch_size(self._seconds, self._max_batch), time.monotonic()
+        size, now = self._max_batch, time.monotonic()
+        if self.engine.on_cpu:
+            size = batch_size(self._seconds, size)
         while self._queue and len(batch) < size:
             waiting = self._queue.popleft()
             if waiting.answer.done():

@@ -30,8 +30,8 @@ class Engine:
         self.folder = folder
         self.card = card
         self._session = session
-        on_cpu = session.get_providers()[0] == "CPUExecutionProvider"
-        self.parallel = side_by_side(threads) if on_cpu else 1
+        self.on_cpu: bool = session.get_providers()[0] == "CPUExecutionProvider"
+        self.parallel = side_by_side(threads) if self.on_cpu else 1
         """Runs that pay side by side."""
         self.seconds = 0.0
         """What one image took by itself when `warm_up` measured it."""
@@ -97,7 +97,8 @@ class Engine:
         started = time.perf_counter()
         self.probabilities(blank)
         self.seconds = time.perf_counter() - started
-        if (batch := batch_size(self.seconds, max_batch)) > 1:
+        batch = batch_size(self.seconds, max_batch) if self.on_cpu else max_batch
+        if batch > 1:
             self.probabilities(np.zeros((batch, *shape), np.uint8))
         return batch
 
@@ -168,10 +169,12 @@ def gate(folder: Path, *, threads: int | None = None, max_batch: int = 1) -> Eng
 
 
 def batch_size(seconds: float, max_batch: int) -> int:
-    """How many images are to run together where one takes `seconds`: 1 to `max_batch`.
+    """How many images are to run together on the CPU where one takes `seconds`: 1 to `max_batch`.
 
-    Batches save what a run costs besides its images. Where images are slow that is nothing, while
-    memory and the wait of the first image grow with the batch; so none takes over `batch_ms`.
+    A batch saves what a run costs besides its images. Where images are slow that is nothing, while
+    memory grows with the batch, and so does the wait: under steady load a large batch gathers all
+    clients, and reading their requests and running them take turns instead of going side by side.
+    So no run is to take over `batch_ms`.
     """
     fitting = get_settings().batch_ms / 1000 / max(seconds, 1e-9)
     return max(1, min(max_batch, int(fitting)))

@@ -56,8 +56,8 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, gt=0)
     max_batch: int = Field(default=32, gt=0)
     """Images that may run together, where the model is quick enough for that."""
-    batch_ms: float = Field(default=20.0, gt=0)
-    """What one run of a model may take: batches grow until then, and no further."""
+    batch_ms: float = Field(default=5.0, gt=0)
+    """What one run of a model may take on the CPU: batches grow until then, and no further."""
     max_queue: int = Field(default=1024, gt=0)
     """Images that may be under way in one worker; more are refused with 503."""
     max_queue_mb: int = Field(default=512, gt=0)

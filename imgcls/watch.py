@@ -31,6 +31,10 @@ class Watched:
         return self.engine.card
 
     @property
+    def on_cpu(self) -> bool:
+        return self.engine.on_cpu
+
+    @property
     def parallel(self) -> int:
         return self.engine.parallel
 

@@ -21,6 +21,7 @@ class SlowEngine:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.on_cpu = True
         self.parallel = 1
         self.seconds = 0.0
         self.gate = threading.Event()
@@ -179,3 +180,19 @@ def test_runs_go_side_by_side_where_the_work_is_worth_it(seconds: float, runs: i
         asyncio.run(run(threads))
     assert most == runs
     assert engine.batches == [1] * 5
+
+
+def test_a_gpu_takes_whole_batches(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGCLS_BATCH_MS", "1")
+    get_settings.cache_clear()
+    engine = SlowEngine()
+    engine.on_cpu, engine.seconds = False, 1.0
+
+    async def run() -> None:
+        batcher = make(engine, executor)
+        await asyncio.gather(*(batcher.submit(image(n), deadline=LATER) for n in range(8)))
+
+    asyncio.run(run())
+    assert engine.batches == [8]
