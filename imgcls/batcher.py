@@ -4,7 +4,7 @@ The first image of an idle engine runs at once, so nobody waits at low load. Whi
 busy, images gather; the next run takes all of them, so batches fill by themselves under load, up to
 what runs in `batch_ms` at the engine's speed so far. Where what gathers is worth it, runs go side
 by side; a GPU takes all that fits. The queue is bounded, and what nobody waits for any more is
-dropped unrun. Only clean arrays of one shape get here, so no request can spoil the batch of another.
+dropped unrun. Only clean arrays of one shape get here, so no request can spoil another's batch.
 """
 
 import asyncio
