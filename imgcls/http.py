@@ -114,7 +114,7 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
             return cls._from_form(form)
         except OSError as err:  # what is large is kept in a temporary file
             logger.exception("The form could not be kept")
-            return Refused(refused=_storage_fault(err))
+            return Refused(refused=_fault(err))
         except ValidationError as err:
             return Refused(refused=_bad_argument(err))
         except ImgclsError as err:
@@ -172,14 +172,9 @@ def endpoint(
                 return json_response(await method(self, **arguments))
             except ImgclsError as err:
                 return error_response(err)
-            except OSError as err:
+            except Exception as err:
                 logger.exception("%s failed", route)
-                return error_response(_storage_fault(err))
-            except Exception:
-                logger.exception("%s failed", route)
-                return error_response(
-                    ImgclsError("Something failed on the server; its log says what.")
-                )
+                return error_response(_fault(err))
 
         call.role = role  # type: ignore[attr-defined]
         return bentoml.api(call, route=route, input_spec=takes, output_spec=gives)
@@ -187,8 +182,9 @@ def endpoint(
     return decorate
 
 
-def _storage_fault(err: OSError) -> ImgclsError:
-    if err.errno in _NOT_WRITABLE:
+def _fault(err: Exception) -> ImgclsError:
+    """What the client is told of an error that nobody raised on purpose."""
+    if isinstance(err, OSError) and err.errno in _NOT_WRITABLE:
         return StorageUnavailable(
             f"The server cannot write its files ({err.strerror}); whoever runs it must mend that."
         )

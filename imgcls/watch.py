@@ -3,7 +3,6 @@
 import threading
 import time
 
-from imgcls.card import ModelCard
 from imgcls.drift import Drift, Reference
 from imgcls.engine import Engine, Floats
 from imgcls.images import Pixels
@@ -18,6 +17,8 @@ class Watched:
 
     def __init__(self, engine: Engine, tallies: ModelTallies) -> None:
         self.engine = engine
+        self.card = engine.card
+        self.on_cpu, self.parallel, self.seconds = engine.on_cpu, engine.parallel, engine.seconds
         self.tallies = tallies
         reference = Reference.load(engine.folder)
         self._drift = Drift(reference) if reference else None
@@ -25,22 +26,6 @@ class Watched:
         self._counting = threading.Lock()
         self.answered_at = 0.0
         """`time.monotonic()` at the end of the last batch that ran without an error."""
-
-    @property
-    def card(self) -> ModelCard:
-        return self.engine.card
-
-    @property
-    def on_cpu(self) -> bool:
-        return self.engine.on_cpu
-
-    @property
-    def parallel(self) -> int:
-        return self.engine.parallel
-
-    @property
-    def seconds(self) -> float:
-        return self.engine.seconds
 
     def probabilities(self, pixels: Pixels) -> Floats:
         """`uint8 [N, H, W, 3]` to `float32 [N, C]`, as `Engine.probabilities`."""

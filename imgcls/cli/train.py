@@ -34,7 +34,7 @@ def train(
     ] = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=1, max=30 * 86_400, help="Give up after that."),
+        typer.Option(metavar="SECONDS", min=1, help="Give up after that; at most 30 days."),
     ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Protect the model from removal.")
@@ -58,8 +58,10 @@ def train(
     from imgcls.cli.models import activate as make_active
     from imgcls.cli.models import metric_tables
     from imgcls.files import check_name
-    from imgcls.jobs import JobRequest
+    from imgcls.jobs import MAX_TIME_LIMIT, JobRequest
 
+    if time_limit is not None and time_limit > MAX_TIME_LIMIT:
+        raise typer.BadParameter(f"--time-limit may be {MAX_TIME_LIMIT:.0f} seconds at most.")
     if recipe is not None and config is not None:
         raise typer.BadParameter("Give either --recipe or --config.")
     chosen = choose_recipe(recipe, config, changes or [])
