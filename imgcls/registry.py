@@ -307,7 +307,9 @@ class Registry:
 
     def _not_found(self, tag: str) -> ModelNotFound:
         there = [card.tag for card in self.cards()[:5]]
-        hint = f"There are, for example: {', '.join(there)}." if there else "The store is empty."
+        hint = "The store is empty; train a model first."
+        if there:
+            hint = f"There are, for example: {', '.join(there)}."
         return ModelNotFound(f"There is no model {tag!r}. {hint}")
 
 
