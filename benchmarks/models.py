@@ -30,7 +30,8 @@ from imgcls.card import (
     graph_sha256,
 )
 from imgcls.engine import Engine
-from imgcls.recipes import Cnn, LinearProbe
+from imgcls.recipes import Recipe, load_recipe
+from imgcls.recipes.types import CnnNetwork
 from imgcls.registry import Registry
 
 if TYPE_CHECKING:  # torch is slow to load, and not needed to send pictures
@@ -64,9 +65,10 @@ def cnn(home: Path, *, side: int = 32, seed: int = 0, name: str = "tiny") -> Mod
     from benchmarks import pictures
     from training.networks import cnn as build
 
-    recipe = Cnn(image_size=side, seed=seed)
+    recipe = load_recipe("cnn", {"image_size": side, "seed": seed})
     torch.manual_seed(seed)
-    network = build(side, CLASSES, width=recipe.width, dense=recipe.dense, dropout=recipe.dropout)
+    told = CnnNetwork()
+    network = build(side, CLASSES, width=told.width, dense=told.dense, dropout=told.dropout)
     return _register(home, name, network, recipe, side, pictures.cut(side, side, 16, seed=seed))
 
 
@@ -84,8 +86,9 @@ def torchvision(
     from training.backbones import load_backbone
     from training.networks import Classifier, Normalise
 
-    recipe = LinearProbe(backbone=backbone, weights="none", image_size=side)
-    loaded = load_backbone(backbone, recipe.weights, image_size=side, seed=recipe.seed)
+    features = {"name": backbone, "weights": "none"}
+    recipe = load_recipe("linear-probe", {"features": features, "image_size": side})
+    loaded = load_backbone(backbone, "none", image_size=side, seed=recipe.seed)
     torch.manual_seed(recipe.seed)
     head = nn.Linear(loaded.dim, CLASSES)
     network = Classifier(Normalise(loaded.mean, loaded.std), loaded.body, head)
@@ -145,7 +148,7 @@ def _register(
     home: Path,
     name: str,
     network: "Classifier",
-    recipe: Cnn | LinearProbe,
+    recipe: Recipe,
     side: int,
     files: Sequence[bytes],
 ) -> Model:

@@ -60,7 +60,7 @@ def _dataset(folder: Path) -> Path:
 def _training(client: Client, data: Path) -> str:
     """Start a training that outlasts the measurement; returns its id when the epochs have begun."""
     dataset = client.upload(data, "pictures").tag
-    endless = {"epochs": 2000, "patience": 2000, "image_size": SIDE}
+    endless = {"epochs": 2000, "early_stop.patience": 0, "image_size": SIDE}
     job = client.fit(dataset, "pictures", overrides=endless).job
     for now in client.follow(job.id):
         if now.over:

@@ -61,6 +61,40 @@ class Metrics(_Frozen):
     confusion_matrix: list[list[int]]
     """Rows are the true classes, columns the predicted ones, both in the order of the labels."""
 
+    def headline(self) -> dict[str, float]:
+        """The figures that lists and progress show."""
+        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "log_loss": self.log_loss}
+
+
+class RegressionMetrics(_Frozen):
+    """Measured on one held-out split that took no part in training or in model selection."""
+
+    split: str
+    images: int
+    mae: float
+    """Mean absolute error, in units of the target."""
+    rmse: float
+    r2: float
+    spearman: float
+    """Rank correlation; 0 where one side never changes."""
+    mae_of_median: float
+    """What answering the median of the training targets would give."""
+    coverage: float
+    """Share of the images whose prediction interval holds the truth."""
+
+    def headline(self) -> dict[str, float]:
+        """The figures that lists and progress show."""
+        return {"mae": self.mae, "rmse": self.rmse, "r2": self.r2, "spearman": self.spearman}
+
+
+class Interval(_Frozen):
+    """A prediction interval, `score` +- `half_width`, by split conformal prediction on validation
+    images (Vovk et al. 2005; Lei et al. 2018)."""
+
+    coverage: float = Field(gt=0, lt=1)
+    """Share of new images whose truth it is made to hold."""
+    half_width: float = Field(ge=0)
+
 
 class DatasetLineage(_Frozen):
     tag: str
@@ -89,8 +123,19 @@ class ModelCard(_Frozen):
     schema_version: Literal[1] = 1
     tag: str
     """`name:version` in the BentoML model store."""
-    task: Literal["classification"] = "classification"
-    labels: list[str] = Field(min_length=2)
+    task: Literal["classification", "regression"] = "classification"
+    labels: list[str] = []
+    """Of a classification, in the order of the graph's probabilities."""
+    target: str | None = None
+    """Of a regression: what the score is, as the dataset calls it."""
+    output_range: tuple[float, float] | None = None
+    """Of a regression: no score lies outside; the graph sees to that."""
+    interval: Interval | None = None
+    """Of a regression."""
+    abstain_below: float | None = Field(default=None, ge=0, le=1)
+    """Of a classification: a verdict less probable than this is an abstention."""
+    temperature: float = Field(default=1.0, gt=0)
+    """By which the logits are divided; it is in the graph."""
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Two classes only: `labels[1]` is the verdict when its probability reaches this."""
     preprocessing: Preprocessing
@@ -98,7 +143,9 @@ class ModelCard(_Frozen):
     recipe: dict[str, Any]
     """The whole training configuration, defaults included; `kind` names the recipe."""
     backbone: str | None = None
-    metrics: Metrics
+    metrics: Metrics | RegressionMetrics
+    fold_metrics: list[Metrics | RegressionMetrics] = []
+    """Of further models, a fold each, on the images that they have not seen."""
     history: list[dict[str, float]] = []
     """A row an epoch: `epoch`, `train_loss`, `val_loss`, `val_accuracy`, ..."""
     dataset: DatasetLineage
@@ -115,6 +162,10 @@ class ModelCard(_Frozen):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if (self.task == "classification") != (len(self.labels) >= 2):
+            raise ValueError("a classification has two classes or more, a regression none")
+        if (self.task == "classification") != isinstance(self.metrics, Metrics):
+            raise ValueError(f"the metrics are not those of a {self.task}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("two classes have the same label")
         if self.threshold is not None and len(self.labels) != 2:
@@ -136,7 +187,12 @@ class ModelCard(_Frozen):
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        return {k: v for k, v in self.recipe.items() if k != "kind"}
+        return {k: v for k, v in self.recipe.items() if k not in ("kind", "preset")}
+
+    @property
+    def recipe_name(self) -> str:
+        """The preset's name, or the kind of a recipe of one's own."""
+        return str(self.recipe.get("preset") or self.recipe.get("kind"))
 
     def save(self, folder: Path) -> None:
         (folder / CARD_FILE).write_text(self.model_dump_json(indent=2))

@@ -141,7 +141,7 @@ class Jobs:
             id=job_id,
             name=request.name,
             dataset=request.dataset,
-            recipe=str(request.recipe.get("kind")),
+            recipe=str(request.recipe.get("preset") or request.recipe.get("kind")),
             state="running" if last.started_at else "queued",
             stage=last.stage,
             progress=last.progress,

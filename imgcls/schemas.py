@@ -69,9 +69,8 @@ class ModelRow(BaseModel):
     recipe: str
     backbone: str | None
     labels: list[str]
-    accuracy: float
-    macro_f1: float
-    log_loss: float
+    metrics: dict[str, float]
+    """accuracy, macro_f1 and log_loss; mae, rmse, r2 and spearman of a regression."""
     hyperparameters: dict[str, Any]
     dataset: str
     created_at: datetime
@@ -84,12 +83,10 @@ class ModelRow(BaseModel):
             active=card.tag == active,
             baseline=card.baseline,
             task=card.task,
-            recipe=str(card.recipe.get("kind")),
+            recipe=card.recipe_name,
             backbone=card.backbone,
             labels=card.labels,
-            accuracy=card.metrics.accuracy,
-            macro_f1=card.metrics.macro_f1,
-            log_loss=card.metrics.log_loss,
+            metrics=card.metrics.headline(),
             hyperparameters=card.hyperparameters,
             dataset=card.dataset.tag,
             created_at=card.created_at,

@@ -11,6 +11,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import bentoml
@@ -49,7 +50,7 @@ from imgcls.http import (
 from imgcls.jobs import MAX_TIME_LIMIT, JobRequest, Jobs
 from imgcls.monitor import PredictionLog
 from imgcls.openapi import document
-from imgcls.recipes import DEFAULT_RECIPE, LinearProbe, Recipe, load_recipe
+from imgcls.recipes import DEFAULT_RECIPE, Recipe, load_recipe, with_weights
 from imgcls.registry import Registry
 from imgcls.schemas import (
     CARD_EXAMPLE,
@@ -139,7 +140,9 @@ class FitRequest(JsonRequest):
     dataset: DatasetTag
     name: Name = Field(description="The model's name in the store.")
     recipe: str | dict[str, Any] = Field(
-        DEFAULT_RECIPE, description="A recipe's name, or a whole configuration with its `kind`."
+        DEFAULT_RECIPE,
+        description="A preset's name, or a configuration: a `preset` and what changes it, or a "
+        "whole one with its `kind`.",
     )
     overrides: dict[str, Any] = Field({}, examples=[{"epochs": 20, "augment.rotation": 10}])
     time_limit: float | None = Field(
@@ -463,14 +466,16 @@ def _trainable(tag: str, seed: int) -> str:
 
 def _checked_recipe(recipe: Recipe) -> Recipe:
     """Over HTTP, weights come from the folder kept for them, not from any path on the server."""
-    if isinstance(recipe, LinearProbe) and recipe.weights not in ("imagenet", "none"):
-        folder = (get_settings().home / "weights").resolve()
-        plain = re.fullmatch(r"[A-Za-z0-9._-]{1,200}", recipe.weights)
-        path = (folder / recipe.weights).resolve() if plain else folder
+    folder = (get_settings().home / "weights").resolve()
+
+    def found(weights: str) -> Path:
+        plain = re.fullmatch(r"[A-Za-z0-9._-]{1,200}", weights)
+        path = (folder / weights).resolve() if plain else folder
         if folder not in path.parents or not path.is_file():
             raise BadRecipe(
                 "`weights` must be `imagenet`, `none`, or the name of a file that lies in the "
                 "server's folder $IMGCLS_HOME/weights."
             )
-        return recipe.model_copy(update={"weights": str(path)})
-    return recipe
+        return path
+
+    return with_weights(recipe, found)

@@ -340,8 +340,9 @@ def _json_attack(draw: random.Random) -> Attack:
     value: object = draw.choice(
         (
             None, True, -1, 1e308, 10**400, "", "x" * 100_000, "\0", "\ud800", "../..", "a:*",
-            "{}", [], {}, [[]], {"kind": "cnn", "epochs": 10**30}, {"kind": "\0"}, {"": ""},
-            {"a" + ".b" * 1000: 1}, {"kind": "linear-probe", "weights": "/etc/passwd"},
+            "{}", [], {}, [[]], {"preset": "cnn", "epochs": 10**30}, {"kind": "\0"}, {"": ""},
+            {"a" + ".b" * 1000: 1},
+            {"preset": "linear-probe", "features": {"weights": "/etc/passwd"}},
         )
     )  # fmt: skip
     right = json.dumps(dict.fromkeys(draw.sample(_FIELDS, draw.randint(1, 4)), value))

@@ -219,7 +219,7 @@ class Trainer(Client):
             request = {
                 "dataset": "loadtest",
                 "name": "loadtest",
-                "overrides": {"image_size": 32, "epochs": 3, "width": 1},
+                "overrides": {"image_size": 32, "epochs": 3, "network.width": 1},
             }
             self.job = self.client.post("/fit", json=request, name="/fit").json()["job"]["id"]
             return

@@ -211,7 +211,9 @@ def all_the_way_back(client: Client) -> None:
 
 def test_fit_starts_a_job_that_is_followed_and_cancelled(client: Client, tmp_path: Path) -> None:
     dataset = client.upload(class_folders(tmp_path / "fit"))
-    job = client.fit(dataset.tag, "colours", "cnn", overrides={"epochs": 10_000, "patience": 0}).job
+    job = client.fit(
+        dataset.tag, "colours", "cnn", overrides={"epochs": 10_000, "early_stop.patience": 0}
+    ).job
     seen = []
     for state in client.follow(job.id, poll=0.05):
         seen.append(state)

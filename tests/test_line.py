@@ -47,7 +47,7 @@ def until(read: Callable[[], Job], state: str, seconds: float = 120) -> Job:
 
 def endless(client: Client, dataset: str, **options: object) -> Job:
     """A job that would train for hours."""
-    overrides = {"epochs": 10_000, "patience": 0}
+    overrides = {"epochs": 10_000, "early_stop.patience": 0}
     return client.fit(dataset, name="endless", overrides=overrides, **options).job  # type: ignore[arg-type]
 
 
@@ -140,7 +140,7 @@ def test_weights_that_cannot_be_had_fail_with_a_way_on(
             dataset,
             name="probe",
             recipe="linear-probe",
-            overrides={"weights": "resnet18.pth", "image_size": 32},
+            overrides={"features.weights": "resnet18.pth", "image_size": 32},
             wait=True,
         )
 

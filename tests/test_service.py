@@ -109,7 +109,7 @@ def test_good_clients_see_no_error_while_one_sends_garbage(server: Server, activ
 
 
 FORM = "multipart/form-data"
-ANY_FILE = {"kind": "linear-probe", "weights": "/etc/passwd"}
+ANY_FILE = {"preset": "linear-probe", "features": {"weights": "/etc/passwd"}}
 NUL_FILE, LONG_FILE = ANY_FILE | {"weights": "a\0b"}, ANY_FILE | {"weights": "a" * 5000}
 REFUSALS = [
     ("/predict", {"data": {"images": "http://127.0.0.1:1/x.jpg"}}, 415),

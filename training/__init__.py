@@ -1,8 +1,8 @@
 """Training: from labelled images to a registered model. The only package that imports torch.
 
-    seeding, versions -> loader, events -> augment, networks, loop        (recipe cnn)
-                                        -> backbones, features, linear    (recipe linear-probe)
-                                        -> evaluate -> fit, export -> run -> __main__
+    seeding, versions -> loader, events -> augment, networks, loop -> fit_network
+                                        -> backbones, features, linear -> fit_features
+                                        -> evaluate, export, fitted    -> fit -> run -> __main__
 
 `train` is the way in from Python; `python -m training` the one for jobs and for people. torch is
 imported when `train` is first used, not with the package.

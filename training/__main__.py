@@ -20,7 +20,7 @@ from imgcls.errors import ImgclsError
 from imgcls.jobs import JobWriter
 from imgcls.recipes import (
     DEFAULT_RECIPE,
-    RECIPES,
+    PRESETS,
     Recipe,
     load_recipe,
     parse_override,
@@ -36,8 +36,8 @@ _EXAMPLES = """\
 examples:
   python -m training photos.zip --name pets
   python -m training photos/ --name pets --set epochs=60 --set augment.rotation=15
-  python -m training photos.zip --name pets --recipe linear-probe --set weights=resnet18.pth
-  python -m training photos.zip --name pets --config recipe.yaml --set lr=0.01
+  python -m training photos.zip --name pets --recipe linear-probe --set features.weights=r18.pth
+  python -m training photos.zip --name pets --config recipe.yaml --set optimizer.lr=0.01
   python -m training --job ~/bentoml/imgcls/jobs/20261121-083000-000000-a1b2
 
 exit codes: 0 trained and registered, 1 the training failed, 2 the command is wrong
@@ -136,9 +136,8 @@ def summary(card: ModelCard) -> str:
             f"classes     {len(card.labels)} ({', '.join(card.labels[:8])}"
             f"{', ...' if len(card.labels) > 8 else ''})",
             f"input       {side} px",
-            f"accuracy    {metrics.accuracy:.4f} on {metrics.images:,} test images",
-            f"macro F1    {metrics.macro_f1:.4f}",
-            f"log loss    {metrics.log_loss:.4f}",
+            f"tested on   {metrics.images:,} images",
+            *(f"{name:<11} {value:.4f}" for name, value in metrics.headline().items()),
             f"epochs      {len(card.history)}",
             f"duration    {card.duration_seconds:.1f} s",
         )
@@ -232,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--job", type=Path, metavar="DIR", help="run the job in this folder")
     parser.add_argument("--name", default="model", help="the model's name (default: model)")
     parser.add_argument(
-        "--recipe", choices=list(RECIPES), help=f"what to train (default: {DEFAULT_RECIPE})"
+        "--recipe", choices=list(PRESETS), help=f"what to train (default: {DEFAULT_RECIPE})"
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="a recipe in YAML")
     parser.add_argument(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from imgcls.recipes import Augment
+from imgcls.recipes.types import Augment
 from training.loader import Pixels
 
 GROUP = 4

@@ -191,8 +191,8 @@ def _unavailable(name: str, err: Exception) -> WeightsUnavailable:
     reason = " ".join(str(err).split())[:160] or type(err).__name__
     return WeightsUnavailable(
         f"The ImageNet weights of {name} could not be fetched ({reason}). Either give the path of "
-        f"a state dict (--set weights=/path/{name}.pth), or train without pretrained weights: "
-        "weights=none, or the recipe cnn."
+        f"a state dict (--set features.weights=/path/{name}.pth), or train without pretrained "
+        "weights: weights=none, or the recipe cnn."
     )
 
 
@@ -205,7 +205,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsUnavailable(
             f"There is no weights file {str(path)!r}. Give the path of a state dict "
-            "(--set weights=/path/resnet18.pth), or train without pretrained weights: "
+            "(--set features.weights=/path/resnet18.pth), or train without pretrained weights: "
             "weights=none, or the recipe cnn."
         )
     try:

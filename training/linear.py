@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgcls.errors import BadRecipe, TrainingFailed
-from imgcls.recipes import LinearProbe
+from imgcls.recipes.types import LinearHead
 from training.networks import probabilities
 
 Floats = npt.NDArray[np.float32]
@@ -31,21 +31,22 @@ class FittedHead:
     history: list[dict[str, float]]
 
 
-def check_head(recipe: LinearProbe, classes: int) -> None:
+def check_head(recipe: LinearHead, classes: int) -> None:
     """Raises `BadRecipe` for one neuron and more than two classes."""
-    if recipe.head == "sigmoid" and classes != 2:
+    if recipe.activation == "sigmoid" and classes != 2:
         raise BadRecipe(
-            f"head=sigmoid is one neuron for two classes, and the dataset has {classes}; "
-            "use head=softmax."
+            f"head.activation=sigmoid is one neuron for two classes, and the dataset has "
+            f"{classes}; use head.activation=softmax."
         )
 
 
 def fit_head(
     train: tuple[Floats, Targets],
     val: tuple[Floats, Targets],
-    recipe: LinearProbe,
+    recipe: LinearHead,
     *,
     classes: int,
+    seed: int = 0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> FittedHead:
     """Train on features `float32 [n, D]` and targets `int64 [n]`; keep the best epoch by
@@ -62,14 +63,14 @@ def fit_head(
     # A feature that never changes has no deviation, and tells nothing.
     deviation = features.std(0, correction=0)
     scale = torch.where(deviation > 1e-6 * (1 + mean.abs()), 1 / deviation, torch.zeros(()))
-    head = nn.Linear(features.shape[1], 1 if recipe.head == "sigmoid" else classes)
+    head = nn.Linear(features.shape[1], 1 if recipe.activation == "sigmoid" else classes)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     count = len(features)
     per_epoch = math.ceil(count / recipe.batch_size)
     optimizer = torch.optim.Adam(head.parameters(), lr=recipe.lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs * per_epoch)
-    shuffle = torch.Generator().manual_seed(recipe.seed)
+    shuffle = torch.Generator().manual_seed(seed)
     history: list[dict[str, float]] = []
     best, best_loss = _folded(head, mean, scale), math.inf
     for epoch in range(1, recipe.epochs + 1):
@@ -88,7 +89,7 @@ def fit_head(
             logits = folded(torch.from_numpy(val[0]))
             truth = torch.from_numpy(val[1])
             val_loss = _loss(logits, truth).item()
-            guess = probabilities(logits, recipe.head).argmax(1)
+            guess = probabilities(logits, recipe.activation).argmax(1)
         row: dict[str, float] = {
             "epoch": float(epoch),
             "train_loss": total / count,
@@ -103,7 +104,7 @@ def fit_head(
         if not (math.isfinite(row["train_loss"]) and math.isfinite(val_loss)):
             raise TrainingFailed(
                 f"The loss is not a finite number after epoch {epoch}; "
-                f"try a lower learning rate than lr={recipe.lr:g}."
+                f"try a lower learning rate than head.lr={recipe.lr:g}."
             )
         if val_loss < best_loss:
             best, best_loss = folded, val_loss

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgcls.errors import TrainingFailed
-from imgcls.recipes import Cnn
+from imgcls.recipes import NetworkRecipe
 from training.networks import Classifier
 
 EpochReport = Callable[[dict[str, float]], None]
@@ -51,7 +51,7 @@ def fit(
     network: Classifier,
     train: tuple[Pixels, Targets],
     val: tuple[Pixels, Targets],
-    recipe: Cnn,
+    recipe: NetworkRecipe,
     *,
     classes: int,
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
@@ -68,15 +68,20 @@ def fit(
     device = device or torch.device("cpu")
     images, targets = train
     network.to(device).to(memory_format=torch.channels_last)
-    weights = class_weights(targets, classes) if recipe.class_weights else np.ones(classes, "f4")
-    loss_of = nn.CrossEntropyLoss(
-        torch.from_numpy(weights).to(device), label_smoothing=recipe.label_smoothing
+    weights = (
+        class_weights(targets, classes) if recipe.loss.class_weights else np.ones(classes, "f4")
     )
+    loss_of = nn.CrossEntropyLoss(
+        torch.from_numpy(weights).to(device), label_smoothing=recipe.loss.label_smoothing
+    )
+    lr_max, patience = float(recipe.optimizer.lr), recipe.early_stop.patience
     per_epoch = math.ceil(len(images) / recipe.batch_size)
     steps = recipe.epochs * per_epoch
-    optimizer = torch.optim.AdamW(_decayed(network, recipe.weight_decay), lr=recipe.lr, fused=True)
+    optimizer = torch.optim.AdamW(
+        _decayed(network, recipe.optimizer.weight_decay), lr=lr_max, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.lr, total_steps=steps + 1, pct_start=WARM_UP
+        optimizer, lr_max, total_steps=steps + 1, pct_start=WARM_UP
     )
     # The average looks back over about an epoch, whatever the epoch's length.
     decay = min(0.999, 1 - 1 / (1 + per_epoch))
@@ -94,13 +99,13 @@ def fit(
             truth = torch.from_numpy(targets[np.sort(rows)]).to(device)
             if augment:
                 batch, truth = augment(batch, truth)
-            loss = loss_of(network.logits(batch), truth)
+            error = loss_of(network.logits(batch), truth)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            torch.autograd.backward(error)
             optimizer.step()
             schedule.step()
             average.update(network)
-            total += loss.item() * len(rows)
+            total += error.item() * len(rows)
             step += 1
             if on_step:
                 on_step(step / steps)
@@ -119,12 +124,12 @@ def fit(
         if not (math.isfinite(row["train_loss"]) and math.isfinite(val_loss)):
             raise TrainingFailed(
                 f"The loss is not a finite number after epoch {epoch}; "
-                f"try a lower learning rate than lr={recipe.lr:g}."
+                f"try a lower learning rate than optimizer.lr={lr_max:g}."
             )
         if val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
             best = {k: v.detach().cpu().clone() for k, v in average.network.state_dict().items()}
-        elif recipe.patience and epoch - best_epoch >= recipe.patience:
+        elif patience and epoch - best_epoch >= patience:
             break
     network.cpu().load_state_dict(best)
     return FittedNetwork(network.eval(), history)

@@ -12,11 +12,12 @@ from imgcls.data import Dataset, open_dataset
 from imgcls.drift import Reference
 from imgcls.engine import gate
 from imgcls.files import scratch
-from imgcls.recipes import Cnn, Recipe, load_recipe
+from imgcls.recipes import Recipe, load_recipe
 from imgcls.registry import Registry
 from training import evaluate, export
 from training.events import OnEvent, ignore
-from training.fit import Fitted, fit_cnn, fit_linear_probe
+from training.fit import fit
+from training.fitted import Fitted
 from training.loader import iter_pixels, load_pixels
 from training.quantize import quantize
 from training.seeding import reproducible
@@ -60,10 +61,7 @@ def train(
     try:
         dataset.check_trainable()
         with reproducible(recipe.seed):
-            if isinstance(recipe, Cnn):
-                fitted = fit_cnn(dataset, recipe, emit)
-            else:
-                fitted = fit_linear_probe(dataset, recipe, emit)
+            fitted = fit(dataset, recipe, emit)
             return _finish(dataset, recipe, fitted, tag, baseline, registry, emit, started)
     finally:
         if opened:
@@ -83,20 +81,20 @@ def _finish(
     threshold = recipe.threshold if len(dataset.labels) == 2 else None
     test, val = dataset.rows("test"), dataset.rows("val")
     metrics = evaluate.measure(
-        dataset.labels, dataset.targets(test), fitted.test, threshold=threshold
+        dataset.labels, dataset.targets(test), fitted.answers["test"], threshold=threshold
     )
-    emit("evaluating", progress=1.0, metrics=_headline(metrics))
+    emit("evaluating", progress=1.0, metrics=metrics.headline())
     emit("exporting", progress=0.0)
     with scratch(registry.home, ".train-") as work:
         folder = work / "model"
         folder.mkdir()
-        export.write_graph(fitted.network, fitted.preprocessing, folder / GRAPH_FILE)
+        fitted.write(folder / GRAPH_FILE)
         emit("exporting", progress=0.5)
         graph = export.Graph(folder / GRAPH_FILE)
         some = _spread(len(val), PARITY_IMAGES)
         pixels = load_pixels(dataset, val[some], fitted.preprocessing)
         answers, embedding = graph.run(pixels)
-        parity = export.compare(answers, fitted.val[some])
+        parity = export.compare(answers, fitted.answers["val"][some])
         quantization = None
         if recipe.int8 is not None:
             emit("quantizing", progress=0.0)
@@ -107,7 +105,7 @@ def _finish(
             metrics = _measure(dataset, graph, fitted, threshold)
         if reference := Reference.of(embedding):
             reference.save(folder)
-        emit("exporting", progress=0.9, metrics=_headline(metrics))
+        emit("exporting", progress=0.9, metrics=metrics.headline())
         export.write_goldens(
             folder,
             graph,
@@ -139,7 +137,7 @@ def _finish(
         emit("registering", progress=0.0)
         gate(folder)  # no model enters the store that serving would refuse
         registry.register(folder, card)
-    emit("done", progress=1.0, metrics=_headline(metrics), message=tag)
+    emit("done", progress=1.0, metrics=metrics.headline(), message=tag)
     return card
 
 
@@ -172,11 +170,3 @@ def _measure(
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
     """At most `most` of `count` positions, spread evenly, so that all classes take part."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
-def _headline(metrics: Metrics) -> dict[str, float]:
-    return {
-        "accuracy": metrics.accuracy,
-        "macro_f1": metrics.macro_f1,
-        "log_loss": metrics.log_loss,
-    }

@@ -82,7 +82,7 @@ def run(*, keep: bool = False, port: int = 0) -> DemoResult:
             server.keep = keep
     result = DemoResult(
         model=card.tag,
-        accuracy=card.metrics.accuracy,
+        accuracy=card.metrics.headline()["accuracy"],
         asked=len(truth),
         right=right,
         url=server.url,

@@ -43,7 +43,7 @@ def list_models(name: Name = None, json: Json = False) -> None:
     if not listed.models:
         console.note("There are no models yet: `imgcls train DATA` makes one.")
         return
-    columns = ["", "tag", "recipe", "#classes", "#accuracy", "#macro-F1", "dataset", "created"]
+    columns = ["", "tag", "recipe", "#classes", "metrics", "dataset", "created"]
     console.show(
         console.table(
             columns,
@@ -52,9 +52,8 @@ def list_models(name: Name = None, json: Json = False) -> None:
                     "*" if row.active else "",
                     row.tag + (" (baseline)" if row.baseline else ""),
                     row.recipe,
-                    len(row.labels),
-                    f"{row.accuracy:.4f}",
-                    f"{row.macro_f1:.4f}",
+                    len(row.labels) or "",
+                    "  ".join(f"{name} {value:.4f}" for name, value in row.metrics.items()),
                     row.dataset,
                     f"{row.created_at.astimezone():%Y-%m-%d %H:%M}",
                 )
@@ -240,22 +239,25 @@ def activate(tag: str) -> tuple[str | None, str]:
 
 def metric_tables(card: "ModelCard") -> "list[Table | str]":
     """The held-out metrics of a model, in all and by class."""
+    from imgcls.card import Metrics
+
     metrics = card.metrics
-    columns = ["class", "#precision", "#recall", "#F1", "#images"]
-    return [
+    headline = metrics.headline()
+    shown: list[Table | str] = [
         f"{card.tag} on {console.plural(metrics.images, 'image')} of the {metrics.split} split",
         console.table(
-            ["#accuracy", "#macro-F1", "#log-loss"],
-            [(f"{metrics.accuracy:.4f}", f"{metrics.macro_f1:.4f}", f"{metrics.log_loss:.4f}")],
-        ),
-        console.table(
-            columns,
-            [
-                (m.label, f"{m.precision:.3f}", f"{m.recall:.3f}", f"{m.f1:.3f}", f"{m.support:,}")
-                for m in metrics.per_class
-            ],
+            [f"#{name.replace('_', '-')}" for name in headline],
+            [[f"{value:.4f}" for value in headline.values()]],
         ),
     ]
+    if isinstance(metrics, Metrics):
+        columns = ["class", "#precision", "#recall", "#F1", "#images"]
+        rows = [
+            (m.label, f"{m.precision:.3f}", f"{m.recall:.3f}", f"{m.f1:.3f}", f"{m.support:,}")
+            for m in metrics.per_class
+        ]
+        shown.append(console.table(columns, rows))
+    return shown
 
 
 def _shadow_tables(report: "ShadowReport") -> "list[Table | str]":
@@ -291,7 +293,7 @@ def _facts(card: "ModelCard", *, active: bool) -> "Table":
         ("threshold", "-" if card.threshold is None else card.threshold),
         ("input", f"{size.width} x {size.height}, {size.resize}"),
         ("embedding", card.embedding_dim),
-        ("recipe", card.recipe.get("kind")),
+        ("recipe", card.recipe_name),
         ("backbone", card.backbone or "-"),
         ("settings", ", ".join(f"{k}={v}" for k, v in card.hyperparameters.items())),
         ("dataset", f"{card.dataset.tag}, {card.dataset.images:,} images"),

@@ -51,7 +51,7 @@ def train(
 
         imgcls train photos.zip
         imgcls train photos/ --name pets --set epochs=20 --set augment.rotation=15 --activate
-        imgcls train photos.zip --recipe linear-probe --set weights=resnet18.pth
+        imgcls train photos.zip --recipe linear-probe --set features.weights=r18.pth
         imgcls train photos.zip --config my-recipe.yaml --time-limit 600 --json
     """
     from imgcls.cli.data import open_data
@@ -104,7 +104,7 @@ def recipes(
     imgcls recipes cnn > my-recipe.yaml
     imgcls train photos.zip --config my-recipe.yaml
     """
-    from imgcls.recipes import DEFAULT_RECIPE, RECIPES, load_recipe, to_yaml
+    from imgcls.recipes import DEFAULT_RECIPE, PRESETS, load_recipe, to_yaml
 
     if name is not None:
         recipe = load_recipe(name)
@@ -114,16 +114,22 @@ def recipes(
             console.show(to_yaml(recipe).rstrip())
     elif json:
         listed: list[dict[str, Any]] = [
-            {"name": key, "summary": kind.summary, "default": key == DEFAULT_RECIPE}
-            for key, kind in RECIPES.items()
+            {
+                "name": key,
+                "summary": preset.summary,
+                "good_for": preset.good_for,
+                "cost": preset.cost,
+                "task": preset.task,
+                "default": key == DEFAULT_RECIPE,
+            }
+            for key, preset in PRESETS.items()
         ]
         console.show_json({"recipes": listed})
     else:
         rows = [
-            (key + (" (default)" if key == DEFAULT_RECIPE else ""), kind.summary)
-            for key, kind in RECIPES.items()
+            (key, preset.summary, preset.good_for, preset.cost) for key, preset in PRESETS.items()
         ]
-        console.show(console.table(["recipe", "what it does"], rows))
+        console.show(console.table(["recipe", "what it does", "good for", "cost"], rows))
         console.note("All settings of one: imgcls recipes NAME")
 
 
@@ -132,24 +138,26 @@ def choose_recipe(name: str | None, config: Path | None, changes: list[str]) -> 
     from imgcls.errors import BadRecipe
     from imgcls.recipes import (
         DEFAULT_RECIPE,
-        LinearProbe,
         load_recipe,
         parse_override,
         read_recipe_file,
+        with_weights,
     )
 
     source = read_recipe_file(config) if config is not None else name or DEFAULT_RECIPE
     recipe = load_recipe(source, dict(parse_override(change) for change in changes))
-    if isinstance(recipe, LinearProbe) and recipe.weights not in ("imagenet", "none"):
-        weights = Path(os.path.abspath(os.path.expanduser(recipe.weights)))
-        if not weights.is_file():
+
+    def found(weights: str) -> Path:
+        path = Path(os.path.abspath(os.path.expanduser(weights)))
+        if not path.is_file():
             raise BadRecipe(
-                f"There is no weights file {weights}; give `weights` as imagenet, none, or the "
+                f"There is no weights file {path}; give `weights` as imagenet, none, or the "
                 "path of a state dict."
             )
-        # The job runs elsewhere: only an absolute path means the same file there.
-        recipe = recipe.model_copy(update={"weights": str(weights)})
-    return recipe
+        return path
+
+    # The job runs elsewhere: only an absolute path means the same file there.
+    return with_weights(recipe, found)
 
 
 def run_job(request: "JobRequest") -> "tuple[Job, ModelCard]":

@@ -18,11 +18,12 @@ from imgcls.cli.app import app
 from imgcls.cli.train import choose_recipe
 from imgcls.errors import BadRecipe
 from imgcls.jobs import Jobs
-from imgcls.recipes import Cnn, LinearProbe
+from imgcls.recipes import FeaturesRecipe, NetworkRecipe
+from imgcls.recipes.types import BackboneFeatures
 from imgcls.registry import Registry
 from tests.fakes import class_folders
 
-QUICK = ["--set", "epochs=2", "--set", "width=0.5", "--set", "dense=16"]
+QUICK = ["--set", "epochs=2", "--set", "network.width=0.5", "--set", "network.dense=16"]
 
 
 def imgcls(*arguments: object) -> Result:
@@ -65,7 +66,7 @@ def test_a_stored_dataset_is_trained_on_by_its_tag_and_metrics_are_shown(photos:
 
 
 def test_a_training_that_fails_says_why_and_where_its_log_is(photos: Path) -> None:
-    result = imgcls("train", photos, "--recipe", "linear-probe", "--set", "backbone=nonsense")
+    result = imgcls("train", photos, "--recipe", "linear-probe", "--set", "features.name=nonsense")
     assert result.exit_code == 1
     assert "nonsense" in result.stderr
     assert "log.txt" in result.stderr.splitlines()[-1]
@@ -102,19 +103,20 @@ def test_mistakes_are_refused_before_a_job_starts(
 def test_weights_become_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({}, "w.pth")
-    recipe = choose_recipe("linear-probe", None, ["weights=w.pth"])
-    assert isinstance(recipe, LinearProbe)
-    assert recipe.weights == str(tmp_path.resolve() / "w.pth")
-    assert choose_recipe("linear-probe", None, []).model_dump()["weights"] == "imagenet"
+    recipe = choose_recipe("linear-probe", None, ["features.weights=w.pth"])
+    assert isinstance(recipe, FeaturesRecipe)
+    assert isinstance(recipe.features, BackboneFeatures)
+    assert recipe.features.weights == str(tmp_path.resolve() / "w.pth")
+    assert choose_recipe("linear-probe", None, []).model_dump()["features"]["weights"] == "imagenet"
     with pytest.raises(BadRecipe, match=r"no weights file .*other\.pth"):
-        choose_recipe("linear-probe", None, ["weights=other.pth"])
+        choose_recipe("linear-probe", None, ["features.weights=other.pth"])
 
 
 def test_a_recipe_file_is_changed_by_set(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text("kind: cnn\nepochs: 7\naugment: {rotation: 5}\n")
+    file.write_text("preset: cnn\nepochs: 7\naugment: {rotation: 5}\n")
     recipe = choose_recipe(None, file, ["augment.crop=0.1", "seed=3"])
-    assert isinstance(recipe, Cnn)
+    assert isinstance(recipe, NetworkRecipe)
     assert recipe.augment is not None
     assert (recipe.epochs, recipe.seed) == (7, 3)
     assert (recipe.augment.rotation, recipe.augment.crop) == (5, 0.1)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from imgcls.data import Dataset, open_dataset
-from imgcls.recipes import Cnn, LinearProbe
+from imgcls.recipes import FeaturesRecipe, NetworkRecipe, load_recipe
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 40, 40)}
 
@@ -45,10 +45,18 @@ def dataset(shapes: Callable[..., Path]) -> Dataset:
 
 
 @pytest.fixture
-def small_cnn() -> Cnn:
-    return Cnn(epochs=3, width=0.5, dense=16, batch_size=16, lr=0.01)
+def small_cnn() -> NetworkRecipe:
+    network = {"width": 0.5, "dense": 16}
+    changes = {"epochs": 3, "batch_size": 16, "network": network, "optimizer.lr": 0.01}
+    recipe = load_recipe("cnn", changes)
+    assert isinstance(recipe, NetworkRecipe)
+    return recipe
 
 
 @pytest.fixture
-def small_probe() -> LinearProbe:
-    return LinearProbe(weights="none", image_size=32, epochs=5, batch_size=16)
+def small_probe() -> FeaturesRecipe:
+    head = {"epochs": 5, "batch_size": 16}
+    changes = {"features.weights": "none", "image_size": 32, "head": head}
+    recipe = load_recipe("linear-probe", changes)
+    assert isinstance(recipe, FeaturesRecipe)
+    return recipe

@@ -16,7 +16,8 @@ from imgcls.registry import Registry
 from training.__main__ import main, run_job, stoppable
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"kind": "cnn", "epochs": 1, "width": 0.5, "dense": 8}
+SMALL = {"preset": "cnn", "epochs": 1, "network": {"width": 0.5, "dense": 8}}
+ENDLESS = {"preset": "cnn", "epochs": 10_000, "early_stop": {"patience": 0}}
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_job_reports_its_stages_and_registers_its_model(
     ("dataset", "recipe", "code"),
     [
         ("/nowhere.zip", SMALL, "dataset_not_found|bad_dataset"),
-        ("none:1", {"kind": "cnn", "epoch": 1}, "bad_recipe"),
+        ("none:1", {"preset": "cnn", "epoch": 1}, "bad_recipe"),
     ],
 )
 def test_a_job_that_cannot_be_done_says_why(
@@ -104,7 +105,7 @@ def test_an_unforeseen_error_is_internal_and_leaves_its_traceback_in_the_log(
 def test_a_job_past_its_time_limit_ends_as_such_with_no_model(
     job: Callable[..., Path], shapes: Callable[..., Path], registry: Registry
 ) -> None:
-    folder = job(shapes(), recipe={"kind": "cnn", "epochs": 10_000, "patience": 0}, time_limit=0.5)
+    folder = job(shapes(), recipe=ENDLESS, time_limit=0.5)
     assert start(folder).wait(60) == 124
     assert result(folder)["code"] == "time_limit"
     assert registry.cards() == []
@@ -113,7 +114,7 @@ def test_a_job_past_its_time_limit_ends_as_such_with_no_model(
 def test_a_terminated_job_exits_cleanly_without_a_result(
     job: Callable[..., Path], shapes: Callable[..., Path]
 ) -> None:
-    folder = job(shapes(), recipe={"kind": "cnn", "epochs": 10_000, "patience": 0})
+    folder = job(shapes(), recipe=ENDLESS)
     process = start(folder)
     events = folder / "events.jsonl"
     deadline = time.monotonic() + 60

@@ -6,7 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from imgcls.errors import TrainingFailed
-from imgcls.recipes import Augment, Cnn, LinearProbe
+from imgcls.recipes import NetworkRecipe
+from imgcls.recipes.types import Augment, EarlyStop, LinearHead, Optimizer
 from training.augment import Augmenter, resolve
 from training.evaluate import measure
 from training.linear import fit_head
@@ -34,7 +35,12 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run() -> None:
     mistaken = (data[0], 1 - data[1])  # validation gets worse as training gets better
     torch.manual_seed(0)
     network = cnn(8, 2, width=0.5, dense=8, dropout=0)
-    recipe = Cnn(epochs=50, patience=3, batch_size=16, lr=0.01)
+    recipe = NetworkRecipe(
+        epochs=50,
+        batch_size=16,
+        optimizer=Optimizer(lr=0.01),
+        early_stop=EarlyStop(patience=3),
+    )
     fitted = fit(network, data, mistaken, recipe, classes=2)
     losses = [row["val_loss"] for row in fitted.history]
     assert len(losses) == int(np.argmin(losses)) + 1 + 3 < 50
@@ -50,8 +56,9 @@ def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate() -> None
     network = cnn(8, 2, width=0.5, dense=8, dropout=0)
     with torch.no_grad():
         network.head.bias.fill_(float("nan"))
+    recipe = NetworkRecipe(epochs=2, optimizer=Optimizer(lr=0.01))
     with pytest.raises(TrainingFailed, match=r"lr=0\.01"):
-        fit(network, stripes(), stripes(), Cnn(epochs=2, lr=0.01), classes=2)
+        fit(network, stripes(), stripes(), recipe, classes=2)
 
 
 @pytest.mark.parametrize("strength", [0.01, 1.0])
@@ -68,7 +75,7 @@ def test_the_linear_head_finds_what_logistic_regression_finds(strength: float, h
     expected = LogisticRegression(C=C, tol=1e-8).fit(scaled, targets).predict_proba(scaled)
     # One epoch over 600 copies: no earlier epoch to choose, and the same sum of losses.
     copies = np.tile(features, (600, 1)), np.tile(targets, 600)
-    recipe = LinearProbe(head=head, C=strength / 600, epochs=1, batch_size=1200, lr=0.1)
+    recipe = LinearHead(activation=head, C=strength / 600, epochs=1, batch_size=1200, lr=0.1)
     fitted = fit_head(copies, (features, targets), recipe, classes=2)
     with torch.inference_mode():
         logits = fitted.head(torch.from_numpy(features))

@@ -10,7 +10,7 @@ import torch
 from imgcls.card import GRAPH_FILE, Preprocessing, graph_sha256
 from imgcls.data import Dataset
 from imgcls.engine import gate
-from imgcls.recipes import LinearProbe
+from imgcls.recipes import FeaturesRecipe
 from imgcls.registry import Registry
 from training import quantize as module
 from training import train
@@ -69,7 +69,7 @@ def test_what_is_slower_or_loses_too_much_is_not_kept(
 
 
 def test_the_card_states_what_the_8_bit_graph_reaches(
-    dataset: Dataset, small_probe: LinearProbe, registry: Registry, quick: None
+    dataset: Dataset, small_probe: FeaturesRecipe, registry: Registry, quick: None
 ) -> None:
     stages: list[str] = []
     card = train(

@@ -15,7 +15,7 @@ from imgcls.data import Dataset, open_dataset
 from imgcls.drift import MIN_REFERENCE, Reference
 from imgcls.engine import Engine
 from imgcls.errors import BadDataset, BadModel, BadRecipe, GateFailed
-from imgcls.recipes import Cnn, LinearProbe
+from imgcls.recipes import FeaturesRecipe, NetworkRecipe, load_recipe
 from imgcls.registry import Registry
 from tests.fakes import left_behind
 from training import train
@@ -28,7 +28,7 @@ def figures(card: Any) -> tuple[Any, ...]:
 
 
 def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
-    dataset: Dataset, small_cnn: Cnn
+    dataset: Dataset, small_cnn: NetworkRecipe
 ) -> None:
     first = train(dataset, small_cnn, name="shapes")
     torch.rand(3)  # what other code draws must not matter
@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
 
 
 def test_a_trained_model_is_registered_with_a_card_that_describes_it(
-    dataset: Dataset, registry: Registry, small_cnn: Cnn
+    dataset: Dataset, registry: Registry, small_cnn: NetworkRecipe
 ) -> None:
     events: list[tuple[str, dict[str, Any]]] = []
 
@@ -51,8 +51,8 @@ def test_a_trained_model_is_registered_with_a_card_that_describes_it(
     assert registry.get(card.tag) == card
     assert card.baseline
     assert card.labels == ["blue", "green", "red"]
-    assert card.hyperparameters["lr"] == 0.01
-    assert card.recipe["kind"] == "cnn"
+    assert card.hyperparameters["optimizer"]["lr"] == 0.01
+    assert card.recipe_name == "cnn"
     assert card.dataset == dataset.lineage()
     assert card.metrics.images == len(dataset.rows("test"))
     assert card.parity <= 1e-4
@@ -70,7 +70,7 @@ def test_a_trained_model_is_registered_with_a_card_that_describes_it(
 
 
 def test_a_card_whose_labels_were_swapped_is_refused(
-    dataset: Dataset, registry: Registry, small_cnn: Cnn
+    dataset: Dataset, registry: Registry, small_cnn: NetworkRecipe
 ) -> None:
     card = train(dataset, small_cnn, name="shapes", registry=registry)
     swapped = card.model_copy(update={"labels": card.labels[::-1]})
@@ -82,7 +82,7 @@ def test_a_card_whose_labels_were_swapped_is_refused(
 def test_work_in_progress_lies_in_the_home_where_what_was_killed_is_removed(
     dataset: Dataset,
     registry: Registry,
-    small_cnn: Cnn,
+    small_cnn: NetworkRecipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -102,7 +102,7 @@ def test_work_in_progress_lies_in_the_home_where_what_was_killed_is_removed(
 
 
 def test_the_registered_graph_answers_at_any_batch_size_and_replays_its_goldens(
-    dataset: Dataset, registry: Registry, small_cnn: Cnn
+    dataset: Dataset, registry: Registry, small_cnn: NetworkRecipe
 ) -> None:
     card = train(dataset, small_cnn, name="shapes", registry=registry)
     engine = Engine.load(registry.folder(card.tag))
@@ -125,7 +125,7 @@ def test_the_registered_graph_answers_at_any_batch_size_and_replays_its_goldens(
 
 
 def test_the_embedding_of_held_out_images_is_the_reference_for_drift(
-    shapes: Callable[..., Path], registry: Registry, small_cnn: Cnn
+    shapes: Callable[..., Path], registry: Registry, small_cnn: NetworkRecipe
 ) -> None:
     dataset = open_dataset(shapes(each=200))
     val = dataset.rows("val")
@@ -142,7 +142,7 @@ def test_the_embedding_of_held_out_images_is_the_reference_for_drift(
 
 
 def test_a_changed_graph_or_golden_image_is_noticed(
-    dataset: Dataset, registry: Registry, small_cnn: Cnn
+    dataset: Dataset, registry: Registry, small_cnn: NetworkRecipe
 ) -> None:
     folder = registry.folder(train(dataset, small_cnn, name="shapes", registry=registry).tag)
     golden = sorted((folder / GOLDEN_DIR).glob("0*.png"))
@@ -160,10 +160,10 @@ def test_a_changed_graph_or_golden_image_is_noticed(
 
 
 def test_one_neuron_gives_probabilities_that_sum_to_one_and_obeys_its_threshold(
-    shapes: Callable[..., Path], registry: Registry, small_probe: LinearProbe
+    shapes: Callable[..., Path], registry: Registry, small_probe: FeaturesRecipe
 ) -> None:
     dataset = open_dataset(shapes(classes=2))
-    recipe = small_probe.model_copy(update={"head": "sigmoid", "threshold": 1.0})
+    recipe = load_recipe(small_probe.model_dump(), {"head.activation": "sigmoid", "threshold": 1.0})
     card = train(dataset, recipe, name="two", registry=registry)
     assert card.threshold == 1.0
     assert card.backbone == "resnet18"
@@ -180,14 +180,15 @@ def test_one_neuron_gives_probabilities_that_sum_to_one_and_obeys_its_threshold(
 
 
 def test_one_neuron_for_three_classes_is_refused_before_any_work(
-    dataset: Dataset, small_probe: LinearProbe
+    dataset: Dataset, small_probe: FeaturesRecipe
 ) -> None:
+    recipe = load_recipe(small_probe.model_dump(), {"head.activation": "sigmoid"})
     with pytest.raises(BadRecipe, match="softmax"):
-        train(dataset, small_probe.model_copy(update={"head": "sigmoid"}), name="three")
+        train(dataset, recipe, name="three")
 
 
 def test_a_second_run_on_the_same_data_does_not_touch_the_backbone(
-    dataset: Dataset, small_probe: LinearProbe, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, small_probe: FeaturesRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train(dataset, small_probe, name="probe")
 
@@ -201,7 +202,7 @@ def test_a_second_run_on_the_same_data_does_not_touch_the_backbone(
 
 
 def test_a_dataset_of_one_class_is_refused(
-    shapes: Callable[..., Path], tmp_path: Path, small_cnn: Cnn
+    shapes: Callable[..., Path], tmp_path: Path, small_cnn: NetworkRecipe
 ) -> None:
     lonely = tmp_path / "lonely"
     lonely.mkdir()
