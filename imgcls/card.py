@@ -102,6 +102,16 @@ class DatasetLineage(_Frozen):
     images: int
     splits: dict[str, int]
     seed: int
+    pattern: str | None = None
+    """Of the file names whose fields say labels, targets, splits, weights or groups."""
+    table: str | None = None
+    """BLAKE2b-160, hex, of the table that says them instead."""
+    target: str | None = None
+    """The field that is the target of a regression."""
+    where: str | None = None
+    """The filter that the images had to pass."""
+    group: str | None = None
+    """`field==value` of the group that the model is for."""
 
 
 class Quantization(_Frozen):

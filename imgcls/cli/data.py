@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from imgcls.data import Dataset
-    from imgcls.eda import GroupStats, Profile
+    from imgcls.eda import GroupStats, Profile, TargetStats
 
+_BAR = 30
+"""Characters of the longest bar of a histogram."""
 _LISTED = 5
 """Bad files shown to people; `--json` gives more."""
 
@@ -59,8 +61,12 @@ def profile_tables(profile: "Profile") -> "list[Table | str]":
     made: list[Table | str] = [
         profile.tag,
         console.table(columns, [_row("all", profile.overall), *splits]),
-        console.table(["class", *columns[1:]], [_row(k, v) for k, v in profile.classes.items()]),
     ]
+    if profile.target is not None:
+        made += _target(profile.target)
+    else:
+        classes = [_row(name, stats) for name, stats in profile.classes.items()]
+        made.append(console.table(["class", *columns[1:]], classes))
     formats = ", ".join(f"{name} {n:,}" for name, n in profile.overall.formats.items())
     made.append(f"formats: {formats or 'none'}")
     sizes = ", ".join(f"{s.width} x {s.height} ({s.images:,})" for s in profile.sizes.sizes[:5])
@@ -74,6 +80,33 @@ def profile_tables(profile: "Profile") -> "list[Table | str]":
     if profile.unreadable.total:
         made.append(f"{console.plural(profile.unreadable.total, 'file')} cannot be read:")
         made += [f"  {bad.path}: {bad.reason}" for bad in profile.unreadable.images[:_LISTED]]
+    return made
+
+
+def _target(target: "TargetStats") -> "list[Table | str]":
+    """What there is to be predicted: its histogram, and the error to beat."""
+    totals = [sum(counts) for counts in zip(*target.counts.values(), strict=True)]
+    largest = max(totals)
+    rows = [
+        (
+            f"{low:.4g} - {high:.4g}",
+            f"{total:,}",
+            *(f"{target.counts[split][at]:,}" for split in target.counts),
+            "\N{FULL BLOCK}" * round(_BAR * total / largest),
+        )
+        for at, (low, high, total) in enumerate(
+            zip(target.edges, target.edges[1:], totals, strict=False)
+        )
+    ]
+    splits = [f"#{split}" for split in target.counts]
+    made: list[Table | str] = [
+        console.table([target.name, "#images", *splits, ""], rows),
+        f"{target.name}: {target.min:.4g} to {target.max:.4g}, mean {target.mean:.4g}, deviation "
+        f"{target.std:.4g}; always saying the median, {target.median:.4g}, is wrong by "
+        f"{target.mae_of_median:.4g} on average",
+    ]
+    if target.groups:
+        made.append("groups: " + ", ".join(f"{k} ({n:,})" for k, n in target.groups.items()))
     return made
 
 

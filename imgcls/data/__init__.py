@@ -2,6 +2,7 @@
 
     entries -> zips, tars, folders -> reader -> measure -> scan (worker)
             -> layout, splits -> index -> source, dataset -> store -> opening
+    pattern, where -> labelling -> fields (with layout); tables
 
 `open_dataset` is the way in. Names are loaded when first used, so that the child processes of a
 scan import what measuring needs and nothing else.
@@ -12,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imgcls.data.dataset import Dataset
+    from imgcls.data.labelling import Labelling
     from imgcls.data.opening import open_dataset
     from imgcls.data.store import DatasetStore
     from imgcls.data.summary import DatasetSummary
 
-__all__ = ["Dataset", "DatasetStore", "DatasetSummary", "open_dataset"]
+__all__ = ["Dataset", "DatasetStore", "DatasetSummary", "Labelling", "open_dataset"]
 
 _MODULES = {
     "Dataset": "imgcls.data.dataset",
     "DatasetStore": "imgcls.data.store",
     "DatasetSummary": "imgcls.data.summary",
+    "Labelling": "imgcls.data.labelling",
     "open_dataset": "imgcls.data.opening",
 }
 

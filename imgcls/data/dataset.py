@@ -6,15 +6,17 @@ Immutable. Where datasets are kept is `store.py`'s business; what is in an image
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from imgcls.card import DatasetLineage
 from imgcls.data.entries import Kind
 from imgcls.data.index import with_splits
+from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.reader import Reader
 from imgcls.errors import BadArgument, BadDataset
@@ -29,23 +31,45 @@ class Dataset:
     """
 
     def __init__(
-        self, tag: str, labels: Sequence[str], index: pa.Table, kind: Kind, path: Path, seed: int
+        self,
+        tag: str,
+        labels: Sequence[str],
+        index: pa.Table,
+        kind: Kind,
+        path: Path,
+        seed: int,
+        labelling: Labelling = FOLDERS,
+        group: str | None = None,
     ) -> None:
-        """`index` as stored, without splits. Raises `BadDataset` where the source is gone."""
+        """`index` as stored, without splits; of it the images of `group`, where that is given.
+
+        Raises `BadDataset` where the source is gone, `BadArgument` for a group that is not there.
+        """
         self.tag = tag
         """`name:version`; the version is the hash of the content."""
         self.labels = list(labels)
-        """Class names, sorted."""
+        """Class names, sorted; none of a regression."""
         self.seed = seed
+        self.labelling, self.group = labelling, group
         self.kind, self.path = kind, path
         self._stored = index
-        self.index: pa.Table = with_splits(index, self.labels, seed)
+        self.groups: list[str] = []
+        """The values of the field that divides the images into groups, sorted."""
+        if labelling.group is not None:
+            self.groups = sorted(index["group"].unique().to_pylist())
+        # Splits first: a group has the same ones by itself and among the others.
+        self.index: pa.Table = _only(with_splits(index, self.labels, seed), group, self)
         """Columns: path, label, split, given_split, format, width, height, bytes, content_hash,
-        phash, sum_r, sum_g, sum_b, sumsq_r, sumsq_g, sumsq_b, error, and where the bytes lie."""
-        codes = {label: code for code, label in enumerate(self.labels)}
-        self._targets = np.array(
-            [codes.get(label, -1) for label in self.index["label"].to_pylist()], np.int64
-        )
+        phash, sum_r, sum_g, sum_b, sumsq_r, sumsq_g, sumsq_b, error, where the bytes lie, target,
+        weight, group."""
+        self._targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
+        if self.task == "regression":
+            self._targets = self.index["target"].to_numpy().astype(np.float32)
+        else:
+            codes = {label: code for code, label in enumerate(self.labels)}
+            self._targets = np.array(
+                [codes.get(label, -1) for label in self.index["label"].to_pylist()], np.int64
+            )
         readable = self.index["error"].is_null().to_numpy()
         split = self.index["split"].to_numpy()
         self._rows = {name: np.flatnonzero(readable & (split == name)) for name in SPLITS}
@@ -60,7 +84,23 @@ class Dataset:
         return len(self._targets)
 
     def __repr__(self) -> str:
-        return f"Dataset({self.tag!r}, {len(self)} images, {len(self.labels)} classes)"
+        return f"Dataset({self.tag!r}, {len(self)} images, {self.contents})"
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        return self.labelling.task
+
+    @property
+    def target_name(self) -> str:
+        """What the targets of a regression are, as the pattern or table calls it; else empty."""
+        return self.labelling.target or ""
+
+    @property
+    def contents(self) -> str:
+        """What the images have, for people: `3 classes`, `the target rate`."""
+        if self.task == "regression":
+            return f"the target {self.target_name}"
+        return f"{len(self.labels)} classes"
 
     def rows(self, split: str) -> Rows:
         """`int64 [n]`: the readable images of `train`, `val` or `test`, ascending."""
@@ -77,9 +117,24 @@ class Dataset:
         """The path of a row's file inside the source."""
         return str(self.index["path"][int(row)].as_py())
 
-    def targets(self, rows: npt.ArrayLike) -> Rows:
-        """`int64 [n]`: positions in `labels`; -1 for a class without any readable image."""
+    def targets(self, rows: npt.ArrayLike) -> Any:
+        """`int64 [n]`: positions in `labels`; -1 for a class without any readable image.
+
+        Of a regression `float32 [n]`: the targets, in their own units.
+        """
         return self._targets[np.asarray(rows, dtype=np.int64)]
+
+    def weights(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32] | None:
+        """`float32 [n]`: what each image counts in training, by its field `weight`, 1 on average
+        over the readable images; None where there is no such field."""
+        given = self.index["weight"]
+        if given.null_count:
+            return None
+        values = given.to_numpy()
+        readable = self.index["error"].is_null().to_numpy()
+        mean = values[readable].mean() or 1.0
+        chosen: npt.NDArray[np.float32] = (values / mean).astype(np.float32)
+        return chosen[np.asarray(rows, dtype=np.int64)]
 
     def content_hash(self, row: int) -> str | None:
         """BLAKE2b-160 of the encoded image, hex; None where its bytes could not be read."""
@@ -87,7 +142,7 @@ class Dataset:
         return value
 
     def check_trainable(self) -> None:
-        """Raises `BadDataset` where a split is empty or there are not two classes to tell apart."""
+        """Raises `BadDataset` where a split is empty or there is nothing to tell apart."""
         counts = ", ".join(f"{name} {len(rows):,}" for name, rows in self._rows.items())
         for split, rows in self._rows.items():
             if len(rows) == 0:
@@ -97,6 +152,11 @@ class Dataset:
                     f"that, or a folder `{split}`."
                 )
         if len(np.unique(self.targets(self._rows["train"]))) < 2:
+            if self.task == "regression":
+                raise BadDataset(
+                    f"The training images of {self.tag} all have the same {self.target_name}; a "
+                    "regression needs different ones."
+                )
             raise BadDataset(
                 f"The training images of {self.tag} are all of one class; a classifier needs two. "
                 "Put the images of each class into a folder of its own."
@@ -105,8 +165,17 @@ class Dataset:
     def lineage(self) -> DatasetLineage:
         """What a model card says of the data it was trained on; readable images only."""
         splits = {name: len(rows) for name, rows in self._rows.items()}
+        read_as = self.labelling
         return DatasetLineage(
-            tag=self.tag, images=sum(splits.values()), splits=splits, seed=self.seed
+            tag=self.tag,
+            images=sum(splits.values()),
+            splits=splits,
+            seed=self.seed,
+            pattern=read_as.pattern,
+            table=read_as.table,
+            target=read_as.target,
+            where=read_as.where,
+            group=None if self.group is None else f"{read_as.group}=={self.group}",
         )
 
     def close(self) -> None:
@@ -125,4 +194,26 @@ class Dataset:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dataset, (self.tag, self.labels, self._stored, self.kind, self.path, self.seed)
+        return Dataset, (
+            self.tag,
+            self.labels,
+            self._stored,
+            self.kind,
+            self.path,
+            self.seed,
+            self.labelling,
+            self.group,
+        )
+
+
+def _only(index: pa.Table, group: str | None, dataset: Dataset) -> pa.Table:
+    """The rows of one group, or all."""
+    if group is None:
+        return index
+    if group not in dataset.groups:
+        there = ", ".join(dataset.groups)[:300]
+        raise BadArgument(
+            f"{dataset.tag} has no group {group[:60]!r}; "
+            + (f"there are: {there}." if there else "it was added without groups.")
+        )
+    return index.filter(pc.equal(index["group"], group))

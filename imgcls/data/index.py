@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgcls.data.entries import Entries
+from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS, Layout
 from imgcls.data.measure import NUMBERS, Measures
 from imgcls.data.splits import assign_splits
@@ -23,6 +24,14 @@ from imgcls.errors import BadDataset
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"schema_version"
+_BIN, _BINS = 20, 10
+"""Images that a bin of targets needs at least, and bins there are at most."""
+_ADDED = [
+    pa.field("target", pa.float64()),
+    pa.field("weight", pa.float64()),
+    pa.field("group", pa.string()),
+]
+"""What fields of names or of a table say; indexes of before have not got them."""
 
 SCHEMA = pa.schema(
     [
@@ -45,6 +54,7 @@ SCHEMA = pa.schema(
         pa.field("method", pa.int64(), nullable=False),
         pa.field("crc", pa.int64(), nullable=False),
         pa.field("location", pa.binary()),
+        *_ADDED,
     ],
     metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
 )
@@ -69,6 +79,9 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         "method": entries.method,
         "crc": entries.crc,
         "location": entries.locations or pa.nulls(len(bad), pa.binary()),
+        "target": layout.targets or pa.nulls(len(bad), pa.float64()),
+        "weight": layout.weights or pa.nulls(len(bad), pa.float64()),
+        "group": layout.groups or pa.nulls(len(bad), pa.string()),
     }
     for name in NUMBERS[NUMBERS.index("width") :]:
         values = found.column(name)
@@ -83,19 +96,31 @@ def _path_order(paths: list[str]) -> npt.NDArray[np.int64]:
     return np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
 
 
-def content_version(index: pa.Table) -> str:
-    """First 12 hex digits of the BLAKE2b of all (path, label, given split, content hash)."""
+def content_version(index: pa.Table, labelling: Labelling) -> str:
+    """First 12 hex digits of the BLAKE2b of all (path, label, given split, content hash), and of
+    the labelling where it is not that by folders."""
     columns = (index[name].to_pylist() for name in ("path", "label", "given_split", "content_hash"))
     lines = sorted("\0".join(value or "" for value in row) for row in zip(*columns, strict=True))
+    if labelling != FOLDERS:
+        lines.append(labelling.model_dump_json())
     return hashlib.blake2b("\n".join(lines).encode("utf-8"), digest_size=20).hexdigest()[:12]
 
 
-def class_names(index: pa.Table) -> list[str]:
-    """Sorted labels that have a readable image. Raises `BadDataset` where there are not two."""
+def class_names(index: pa.Table, labelling: Labelling) -> list[str]:
+    """Sorted labels that have a readable image; none for a regression.
+
+    Raises `BadDataset` where there are not two, and for a regression without a readable image.
+    """
     readable = index.filter(index["error"].is_null())
     labels = sorted(set(readable["label"].unique().to_pylist()))
+    first = next((error for error in index["error"].to_pylist() if error), "none")
+    if labelling.target is not None:
+        if not len(readable):
+            raise BadDataset(
+                f"None of the {len(index):,} images can be read, the first one because: {first}"
+            )
+        return []
     if len(labels) < 2:
-        first = next((error for error in index["error"].to_pylist() if error), "none")
         raise BadDataset(
             f"Images that can be read were found for {len(labels)} classes; two are needed. "
             f"{len(index) - len(readable):,} of {len(index):,} images cannot be read, the first "
@@ -106,8 +131,7 @@ def class_names(index: pa.Table) -> list[str]:
 
 def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
     """The index with a `split` column behind `label`, in place of the given splits."""
-    codes = {label: code for code, label in enumerate(labels)}
-    label_codes = np.array([codes.get(label, -1) for label in index["label"].to_pylist()], np.int64)
+    strata = _strata(index, labels)
     split_codes = {name: code for code, name in enumerate(SPLITS)}
     given = np.array([split_codes.get(name, -1) for name in index["given_split"].to_pylist()])
     readable = index["error"].is_null().to_pylist()
@@ -115,9 +139,25 @@ def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
         value if good else None
         for value, good in zip(index["content_hash"].to_pylist(), readable, strict=True)
     ]
-    assigned = assign_splits(label_codes, given.astype(np.int64), hashes, seed)
+    assigned = assign_splits(strata, given.astype(np.int64), hashes, seed)
     column = pa.array(np.array(SPLITS)[assigned], pa.string())
     return index.add_column(2, pa.field("split", pa.string(), nullable=False), column)
+
+
+def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Codes of what every split should have its share of: classes, or bins of the target with
+    about equally many images; in each group."""
+    encoded = index["group"].combine_chunks().dictionary_encode()
+    groups = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
+    if labels:
+        codes = {label: code for code, label in enumerate(labels)}
+        strata = np.array([codes.get(label, -1) for label in index["label"].to_pylist()], np.int64)
+    else:
+        targets = index["target"].to_numpy()
+        bins = int(np.clip(len(targets) // (_BIN * (groups.max() + 1)), 1, _BINS))
+        edges = np.quantile(targets, np.linspace(0, 1, bins + 1)[1:-1])
+        strata = np.searchsorted(edges, targets, side="right").astype(np.int64)
+    return np.where(strata < 0, -1, strata + (strata.max() + 1) * groups)
 
 
 def write_index(index: pa.Table, path: Path) -> None:
@@ -137,6 +177,9 @@ def read_index(path: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as err:
         raise BadDataset(f"The index {path} is damaged; add the dataset again.") from err
     version = (table.schema.metadata or {}).get(_VERSION_KEY)
+    for field in _ADDED:
+        if field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     if version != str(SCHEMA_VERSION).encode() or table.schema.names != SCHEMA.names:
         raise BadDataset(f"The index {path} is of another version; add the dataset again.")
     return table

@@ -7,9 +7,11 @@ above them.
 
 import unicodedata
 from dataclasses import dataclass
+from typing import TypeVar
 
 from imgcls.errors import BadDataset
 
+Value = TypeVar("Value")
 SPLITS = ("train", "val", "test")
 _SPLIT_NAMES = {
     "train": "train",
@@ -29,7 +31,7 @@ EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Columns over the images that have a label."""
+    """Columns over the images that take part."""
 
     rows: list[int]
     """Which of the given names these are."""
@@ -37,18 +39,29 @@ class Layout:
     """Names without wrapping folders: the same for a folder and an archive of it."""
     labels: list[str]
     given: list[str | None]
-    """The split that the folder names state."""
+    """The split that a folder, or a field, states."""
     loose: int
-    """Images beside the class folders: without a label, and left out."""
+    """Images without a label, or that a filter leaves out."""
+    targets: list[float] | None = None
+    """Of a regression, whose labels are empty."""
+    weights: list[float] | None = None
+    groups: list[str] | None = None
 
     def take(self, order: list[int]) -> "Layout":
-        """The same images in another order."""
+        """Some of the images, or all in another order."""
+
+        def chosen(column: list[Value]) -> list[Value]:
+            return [column[i] for i in order]
+
         return Layout(
-            [self.rows[i] for i in order],
-            [self.paths[i] for i in order],
-            [self.labels[i] for i in order],
-            [self.given[i] for i in order],
+            chosen(self.rows),
+            chosen(self.paths),
+            chosen(self.labels),
+            chosen(self.given),
             self.loose,
+            self.targets and chosen(self.targets),
+            self.weights and chosen(self.weights),
+            self.groups and chosen(self.groups),
         )
 
 
@@ -72,7 +85,7 @@ def arrange(names: list[str], others: int = 0) -> Layout:
         example = next(n for n, head in zip(names, heads, strict=True) if len(folders[head]) < need)
         raise BadDataset(f"{loose:,} images lie in no class folder, {example!r} is one. {EXPECTED}")
     inside = {head: parts for head, parts in folders.items() if len(parts) >= need}
-    label_of = {head: _label(parts[need - 1]) for head, parts in inside.items()}
+    label_of = {head: class_name(parts[need - 1]) for head, parts in inside.items()}
     split_of: dict[str, str | None] = dict.fromkeys(inside)
     if split_layout:
         split_of = {head: _SPLIT_NAMES[parts[depth].lower()] for head, parts in inside.items()}
@@ -124,12 +137,18 @@ def _is_split_layout(folders: list[list[str]], depth: int) -> bool:
     return False  # a class that happens to be called train
 
 
-def _label(folder: str) -> str:
-    label = unicodedata.normalize("NFC", folder)
+def class_name(text: str) -> str:
+    """The name of a folder, or the value of a field, as a label. Raises `BadDataset`."""
+    label = unicodedata.normalize("NFC", text)
     visible = label.translate(_JOINERS)
     if len(label) > MAX_LABEL or not visible.isprintable() or not visible.strip():
         raise BadDataset(
-            f"The folder name {folder[:60]!r} cannot be a class name: 1 to {MAX_LABEL} printable "
-            "characters are needed; rename the folder."
+            f"{text[:60]!r} cannot be a class name: 1 to {MAX_LABEL} printable characters are "
+            "needed; rename the folder, or mend the field."
         )
     return label
+
+
+def split_name(text: str) -> str | None:
+    """`train`, `val` or `test` by any of its spellings."""
+    return _SPLIT_NAMES.get(text.lower())

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 from imgcls.data.dataset import Dataset
+from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.scan import Progress
 from imgcls.data.store import DatasetStore, open_entry
 from imgcls.data.summary import ARCHIVE_SUFFIXES
+from imgcls.errors import BadArgument
 
 
 def open_dataset(
@@ -16,22 +18,36 @@ def open_dataset(
     name: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    labelling: Labelling = FOLDERS,
+    table: str | Path | None = None,
+    group: str | None = None,
 ) -> Dataset:
     """Open a folder, a .zip, a .tar (.gz, .bz2, .xz), or a stored dataset by its tag.
 
     A path is indexed once and remembered in the store; an unchanged one opens at once. A string
     that exists as a path is a path: a server that takes tags from outside calls
     `DatasetStore.open`. `name` defaults to that of the file or folder. `seed` decides the splits
-    that the folders do not state.
+    that the folders do not state. `labelling` and the file `table` say where labels or targets
+    come from, where folders do not; a stored dataset knows. `group` opens one of its groups alone.
 
-    Raises `BadDataset`, `BadArchive`, `DatasetNotFound`.
+    Raises `BadDataset`, `BadArchive`, `DatasetNotFound`, and `BadArgument` for a labelling or group
+    that does not fit.
     """
     store = DatasetStore()
     text = str(source)
     path_like = isinstance(source, Path) or os.sep in text or text.endswith(ARCHIVE_SUFFIXES)
     if not path_like and not os.path.exists(source):
-        return store.open(text, seed=seed)
-    folder, entry = store.add_entry(Path(source), name, False, seed, progress)
+        if labelling != FOLDERS or table is not None:
+            raise BadArgument(
+                f"The stored dataset {text[:100]!r} keeps the pattern, table and filter that it "
+                "was added with; to change them, give the folder or archive again."
+            )
+        return store.open(text, seed=seed, group=group)
+    folder, entry = store.add_entry(
+        Path(source), name, False, seed, progress, labelling, None if table is None else Path(table)
+    )
     with contextlib.suppress(FileNotFoundError):
-        return open_entry(folder, entry, seed)
-    return store.open(entry.summary.tag, seed=seed)  # replaced meanwhile, by the same content
+        return open_entry(folder, entry, seed, group)
+    return store.open(
+        entry.summary.tag, seed=seed, group=group
+    )  # replaced meanwhile, by the same content

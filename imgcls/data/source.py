@@ -12,10 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from imgcls.data.entries import Budget, Kind, Listing
+from imgcls.data.fields import arrange_fields
 from imgcls.data.folders import list_folder
 from imgcls.data.index import build_index
-from imgcls.data.layout import arrange
+from imgcls.data.labelling import FOLDERS, Labelling
+from imgcls.data.layout import Layout, arrange
+from imgcls.data.pattern import Pattern
 from imgcls.data.scan import Progress, scan
+from imgcls.data.tables import Table
 from imgcls.data.tars import compression, is_tar, list_tar, unpack
 from imgcls.data.zips import is_zip, list_zip
 from imgcls.errors import BadArchive, BadDataset
@@ -78,10 +82,18 @@ def open_source(path: Path, unpacked: Path) -> Source:
         ) from err
 
 
-def index_source(source: Source, progress: Progress | None) -> tuple[pa.Table, int]:
-    """One pass over all images: the index, and how many files were left out of it."""
+def index_source(
+    source: Source,
+    progress: Progress | None,
+    labelling: Labelling = FOLDERS,
+    table: Table | None = None,
+) -> tuple[pa.Table, int]:
+    """One pass over the images that take part: the index, and how many files it leaves out.
+
+    `labelling` is a resolved one, and `table` the one that it names.
+    """
     listing = source.listing
-    layout = arrange(listing.entries.names, listing.others)
+    layout = _layout(listing.entries.names, listing.others, labelling, table)
     entries = listing.entries.take(np.array(layout.rows, dtype=np.int64))
     # Neighbours are read together; folders keep the order of their listing.
     order = np.argsort(entries.offset, kind="stable")
@@ -89,6 +101,15 @@ def index_source(source: Source, progress: Progress | None) -> tuple[pa.Table, i
     found = scan(source.kind, source.data, entries, progress=progress)
     index = build_index(layout.take(order.tolist()), entries, found)
     return index, listing.others + layout.loose
+
+
+def _layout(names: list[str], others: int, labelling: Labelling, table: Table | None) -> Layout:
+    if not names or labelling == FOLDERS:
+        return arrange(names, others)
+    if table is not None:
+        return arrange_fields(names, others, table.records(names), labelling)
+    pattern = Pattern(labelling.pattern or "")
+    return arrange_fields(names, others, [pattern.match(name) for name in names], labelling)
 
 
 def _budget() -> Budget:

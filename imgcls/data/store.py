@@ -20,7 +20,9 @@ import pyarrow.compute as pc
 
 from imgcls.data.dataset import Dataset
 from imgcls.data.index import class_names, content_version, read_index, with_splits, write_index
+from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
+from imgcls.data.pattern import Pattern
 from imgcls.data.scan import Progress
 from imgcls.data.source import Source, fingerprint, index_source, open_source
 from imgcls.data.summary import (
@@ -32,6 +34,7 @@ from imgcls.data.summary import (
     slug,
     stem,
 )
+from imgcls.data.tables import Table, read_table
 from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
 from imgcls.files import locked, scratch
 from imgcls.settings import get_settings
@@ -53,17 +56,22 @@ class DatasetStore:
         move: bool = False,
         seed: int = 0,
         progress: Progress | None = None,
+        labelling: Labelling = FOLDERS,
+        table: Path | None = None,
     ) -> DatasetSummary:
         """Index a folder or an archive and keep the index.
 
         The data stays where it is and must remain there; `move=True` (uploads) moves an archive
         into the store, once all went well. A compressed tar is unpacked into the store either way.
         Where the same unchanged path is in the store under that name, nothing is read again.
+        `labelling` says where labels or targets come from, and `table` is the file of a table.
         `progress` is called with (images done, images in all); what it raises ends the work.
 
-        Raises `BadDataset`, `BadArchive`, and `BadArgument` for a folder that is to be moved.
+        Raises `BadDataset`, `BadArchive`, and `BadArgument` for a folder that is to be moved or a
+        labelling that does not fit.
         """
-        return self.add_entry(Path(path), name, move, seed, progress)[1].summary
+        added = self.add_entry(Path(path), name, move, seed, progress, labelling, table)
+        return added[1].summary
 
     def list(self) -> list[DatasetSummary]:
         """All datasets, newest first. Never raises: what cannot be read is left out."""
@@ -74,24 +82,35 @@ class DatasetStore:
         """By `name:version`, or the latest by `name`. Raises `DatasetNotFound`, `BadDataset`."""
         return self._entry(tag)[1].summary
 
-    def open(self, tag: str, *, seed: int = 0) -> Dataset:
-        """Raises `DatasetNotFound`, and `BadDataset` where the data has changed or is gone."""
+    def open(self, tag: str, *, seed: int = 0, group: str | None = None) -> Dataset:
+        """All of a dataset, or one of its groups.
+
+        Raises `DatasetNotFound`, `BadDataset` where the data has changed or is gone, `BadArgument`
+        for a group that is not there.
+        """
         folder, entry = self._entry(tag)
         _check_unchanged(entry)
         with contextlib.suppress(FileNotFoundError):
-            return open_entry(folder, entry, seed)
+            return open_entry(folder, entry, seed, group)
         # Replaced between the two reads: what is there now is whole.
         folder, entry = self._entry(tag)
         _check_unchanged(entry)
         try:
-            return open_entry(folder, entry, seed)
+            return open_entry(folder, entry, seed, group)
         except FileNotFoundError as err:
             raise BadDataset(
                 f"The index of {entry.summary.tag} is gone; add the dataset again."
             ) from err
 
     def add_entry(
-        self, path: Path, name: str | None, move: bool, seed: int, progress: Progress | None
+        self,
+        path: Path,
+        name: str | None,
+        move: bool,
+        seed: int,
+        progress: Progress | None,
+        labelling: Labelling = FOLDERS,
+        table: Path | None = None,
     ) -> tuple[Path, Entry]:
         """`add`, and the folder of the entry."""
         path = Path(os.path.abspath(path))
@@ -100,15 +119,18 @@ class DatasetStore:
         if move and path.is_dir():
             raise BadArgument("Only an archive can be moved into the store; pack the folder first.")
         name = slug(name or stem(path))
-        if not move and (known := self._find(path, name)) is not None:
+        # A table that comes with an upload comes from outside.
+        rows = None if table is None else read_table(table, csv_only=move)
+        labelling = _resolved(labelling, rows)
+        if not move and (known := self._find(path, name, labelling)) is not None:
             return known
         with scratch(self.root, ".tmp-") as work:
             unique = uuid4().hex[:12]
             source = open_source(path, work / f"archive-{unique}.tar")
-            index, ignored = index_source(source, progress)
+            index, ignored = index_source(source, progress, labelling, rows)
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
-                summary=_summary(name, source, index, ignored, seed),
+                summary=_summary(name, source, index, ignored, seed, labelling),
                 source=str(path),
                 fingerprint=source.fingerprint,
                 index=f"index-{unique}.parquet",
@@ -154,12 +176,15 @@ class DatasetStore:
             if file.parent.parent.name[0] != "." and (entry := load_entry(file)) is not None
         ]
 
-    def _find(self, path: Path, name: str) -> tuple[Path, Entry] | None:
-        """The entry made from this path, while the path is unchanged."""
+    def _find(self, path: Path, name: str, labelling: Labelling) -> tuple[Path, Entry] | None:
+        """The entry made from this path in this way, while the path is unchanged."""
         found = [
             (folder, entry)
             for folder, entry in self._entries(name)
-            if entry.source == str(path) and not entry.moved and (folder / entry.index).exists()
+            if entry.source == str(path)
+            and entry.summary.labelling == labelling
+            and not entry.moved
+            and (folder / entry.index).exists()
         ]
         mark = fingerprint(path) if found else None
         return next((item for item in found if item[1].fingerprint == mark), None)
@@ -184,28 +209,46 @@ class DatasetStore:
         raise DatasetNotFound(f"There is no dataset {tag[:100]!r}; {known}.", detail=tags[:100])
 
 
-def open_entry(folder: Path, entry: Entry, seed: int) -> Dataset:
+def open_entry(folder: Path, entry: Entry, seed: int, group: str | None = None) -> Dataset:
     """Without asking whether the source is unchanged. Raises `FileNotFoundError`, `BadDataset`."""
     index = read_index(folder / entry.index)
     data = folder / entry.archive if entry.archive else Path(entry.source)
     summary = entry.summary
-    return Dataset(summary.tag, summary.labels, index, summary.source, data, seed)
+    return Dataset(
+        summary.tag, summary.labels, index, summary.source, data, seed, summary.labelling, group
+    )
 
 
-def _summary(name: str, source: Source, index: pa.Table, ignored: int, seed: int) -> DatasetSummary:
-    labels = class_names(index)
-    readable = index.filter(index["error"].is_null())
-    splits = with_splits(readable, labels, seed)["split"]
+def _resolved(labelling: Labelling, table: Table | None) -> Labelling:
+    """With the table's hash, and with what its columns or the pattern's fields say."""
+    if table is not None:
+        if labelling.pattern is not None:
+            raise BadArgument("Give either a pattern or a table; both name the fields of images.")
+        return labelling.model_copy(update={"table": table.hash}).resolved(table.fields)
+    fields = Pattern(labelling.pattern).fields if labelling.pattern is not None else ()
+    return labelling.resolved(fields)
+
+
+def _summary(
+    name: str, source: Source, index: pa.Table, ignored: int, seed: int, labelling: Labelling
+) -> DatasetSummary:
+    labels = class_names(index, labelling)
+    readable = pc.is_null(index["error"])
+    splits = with_splits(index, labels, seed)["split"].filter(readable)
+    groups = index["group"].drop_null().unique().to_pylist()
     return DatasetSummary(
-        tag=f"{name}:{content_version(index)}",
+        tag=f"{name}:{content_version(index, labelling)}",
         labels=labels,
-        images=len(readable),
-        unreadable=len(index) - len(readable),
+        images=len(splits),
+        unreadable=len(index) - len(splits),
         ignored=ignored,
         splits={split: pc.sum(pc.equal(splits, split)).as_py() for split in SPLITS},
         bytes=pc.sum(index["bytes"]).as_py(),
         created_at=datetime.now(UTC),
         source=source.kind,
+        task=labelling.task,
+        labelling=labelling,
+        groups=sorted(groups),
     )
 
 

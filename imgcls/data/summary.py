@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from imgcls.data.labelling import FOLDERS, Labelling
+
 ENTRY_FILE = "dataset.json"
 MAX_NAME = 63
 TAG = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})(?::([0-9a-f]{12}|latest))?")
@@ -25,19 +27,25 @@ class DatasetSummary(BaseModel):
     tag: str
     """`name:version`; the version is the hash of the content."""
     labels: list[str]
-    """Class names, sorted."""
+    """Class names, sorted; none of a regression."""
     images: int
     """Readable ones."""
     unreadable: int
     """Files with the extension of an image that cannot be decoded."""
     ignored: int = 0
-    """Files that are no images, and images that lie in no class folder."""
+    """Files that are no images, images that have neither label nor target, and those that the
+    filter leaves out."""
     splits: dict[str, int]
     """Readable images in `train`, `val` and `test`, with the seed given when it was added."""
     bytes: int
     """Of all image files together, as encoded."""
     created_at: AwareDatetime
     source: Literal["folder", "zip", "tar"]
+    task: Literal["classification", "regression"] = "classification"
+    labelling: Labelling = FOLDERS
+    """Where labels or targets come from."""
+    groups: list[str] = []
+    """Of the field `labelling.group`, sorted."""
 
 
 class Entry(BaseModel):

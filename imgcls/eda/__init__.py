@@ -1,6 +1,6 @@
 """Exploratory data analysis: what a dataset holds, from its index alone.
 
-    types -> statistics -> duplicates -> report
+    types -> statistics, targets -> duplicates -> report
 
 `profile` is loaded when it is first used, so that a server that only states its type needs no
 NumPy for it.
@@ -14,6 +14,7 @@ from imgcls.eda.types import (
     GroupStats,
     Profile,
     Range,
+    TargetStats,
     Unreadable,
     UnreadableImage,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "GroupStats",
     "Profile",
     "Range",
+    "TargetStats",
     "Unreadable",
     "UnreadableImage",
     "profile",

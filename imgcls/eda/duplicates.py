@@ -26,7 +26,8 @@ def find_duplicates(dataset: "Dataset") -> Duplicates:
     order = np.argsort(content, kind="stable")
     starts = np.flatnonzero(np.diff(content[order], prepend=-1))
     sizes = np.diff(starts, append=len(order))
-    labels, splits = codes(index["label"]), codes(index["split"])
+    labels = codes(index["label" if dataset.task == "classification" else "target"])
+    splits = codes(index["split"])
     found = []
     for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
         rows = readable[order[start : start + size]]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from imgcls.data.layout import SPLITS
 from imgcls.eda.duplicates import LISTED, find_duplicates
 from imgcls.eda.statistics import Columns, group_stats
+from imgcls.eda.targets import target_stats
 from imgcls.eda.types import Profile, Size, Sizes, Unreadable, UnreadableImage
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 def profile(dataset: "Dataset") -> Profile:
     """Statistics overall, by split, by class and by both; duplicates; unreadable files."""
     columns = Columns(dataset.index)
-    labels = sorted(dataset.index["label"].unique().to_pylist())
+    labels = []
+    if dataset.task == "classification":
+        labels = sorted(dataset.index["label"].unique().to_pylist())
     cells = _cells(dataset, labels)
-    by_split = {split: np.concatenate(list(cells[split].values())) for split in SPLITS}
+    split_of = dataset.index["split"].to_numpy()
+    by_split = {split: np.flatnonzero(split_of == split) for split in SPLITS}
     by_class = {label: np.concatenate([cells[s][label] for s in SPLITS]) for label in labels}
     return Profile(
         tag=dataset.tag,
@@ -37,13 +41,16 @@ def profile(dataset: "Dataset") -> Profile:
             for split, by_label in cells.items()
         },
         sizes=_sizes(columns),
+        target=target_stats(dataset) if dataset.task == "regression" else None,
         duplicates=find_duplicates(dataset),
         unreadable=_unreadable(dataset),
     )
 
 
 def _cells(dataset: "Dataset", labels: list[str]) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
-    """Row numbers by split, then by label."""
+    """Row numbers by split, then by label; without labels, splits alone."""
+    if not labels:
+        return {split: {} for split in SPLITS}
     label_at = {label: at for at, label in enumerate(labels)}
     split_at = {split: at for at, split in enumerate(SPLITS)}
     cell = np.array([split_at[s] for s in dataset.index["split"].to_pylist()]) * len(labels)

@@ -77,7 +77,7 @@ class DuplicateGroup(_Frozen):
     across_splits: bool
     """They lie in more than one split."""
     across_labels: bool
-    """They carry different labels."""
+    """They carry different labels, or targets."""
     files: list[DuplicateFile]
     """In path order, the first 1,000."""
 
@@ -90,7 +90,7 @@ class Duplicates(_Frozen):
     across_splits: int
     """Groups that lie in more than one split."""
     across_labels: int
-    """Groups with different labels."""
+    """Groups with different labels, or targets."""
     groups: list[DuplicateGroup]
     """The first 1,000: first those with different labels, then those across splits, by path."""
 
@@ -125,8 +125,32 @@ class Sizes(_Frozen):
     """The 1,000 most frequent, the most frequent first."""
 
 
+class TargetStats(_Frozen):
+    """The targets of a regression, over its readable images, in their own units."""
+
+    name: str
+    images: int
+    min: float
+    max: float
+    mean: float
+    std: float
+    """Population standard deviation."""
+    median: float
+    mae_of_median: float
+    """Mean absolute error of answering the median: what a model must beat."""
+    edges: list[float]
+    """Of the histogram: one more than there are bins, all of the same width."""
+    counts: dict[str, list[int]]
+    """By split: images in each bin. A bin holds its lower edge; the last one both."""
+    groups: dict[str, int]
+    """Images by group, where there are groups."""
+
+
 class Profile(_Frozen):
-    """Of one dataset with the splits of one seed; see `GroupStats` for units."""
+    """Of one dataset with the splits of one seed; see `GroupStats` for units.
+
+    A regression has no classes: `labels`, `classes` and those of each split are empty.
+    """
 
     schema_version: int = 1
     tag: str
@@ -144,5 +168,7 @@ class Profile(_Frozen):
     """By split, then by label: every split names every class."""
     sizes: Sizes
     """Widths and heights that occur."""
+    target: TargetStats | None = None
+    """Of a regression."""
     duplicates: Duplicates
     unreadable: Unreadable

@@ -19,9 +19,9 @@ def counted(monkeypatch):
     calls = []
     index = store_module.index_source
 
-    def count(source, progress):
+    def count(source, *args):
         calls.append(source.path)
-        return index(source, progress)
+        return index(source, *args)
 
     monkeypatch.setattr(store_module, "index_source", count)
     return calls

@@ -1,0 +1,78 @@
+"""Where: a filter over the fields of images, such as `votes >= 5 and gender == m`.
+
+Comparisons joined by `and`, and nothing else: a filter from outside is read, never evaluated.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imgcls.data.pattern import FIELD
+from imgcls.errors import BadArgument, BadDataset
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?")
+_AND = re.compile(r"\s+and\s+", re.IGNORECASE)
+_SPLIT = re.compile(rf"({FIELD.pattern}) ?(>=|<=|==|!=|=|>|<) ?([^=].*)")
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_MAX_TEXT, _MAX_CONDITIONS = 500, 16
+_HELP = "Write it like `votes>=5 and gender==m`."
+
+
+def number(text: str) -> float | None:
+    """A decimal number as people write it into names and tables; None for everything else."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+class Where:
+    """Whether an image, by its fields, belongs to a dataset."""
+
+    def __init__(self, text: str) -> None:
+        """Raises `BadArgument` where `text` is no filter."""
+        if len(text) > _MAX_TEXT or not text.isprintable():
+            raise BadArgument(f"A filter has at most {_MAX_TEXT} printable characters. {_HELP}")
+        # Single spaces leave the expressions nothing to try twice.
+        parts = _AND.split(" ".join(text.split()))
+        if len(parts) > _MAX_CONDITIONS:
+            raise BadArgument(f"A filter has at most {_MAX_CONDITIONS} comparisons. {_HELP}")
+        self._conditions = [_condition(part) for part in parts]
+        self.fields = tuple(field for field, _, _ in self._conditions)
+
+    def holds(self, record: Mapping[str, str], path: str) -> bool:
+        """Raises `BadDataset`, naming `path`, where a number is needed and there is none."""
+        return all(
+            _compare(record[field], sign, value, field, path)
+            for field, sign, value in self._conditions
+        )
+
+
+def _condition(text: str) -> tuple[str, str, str]:
+    match = _SPLIT.fullmatch(text)
+    if match is None:
+        raise BadArgument(f"{text[:80]!r} is no comparison of a field with a value. {_HELP}")
+    field, sign, value = match.groups()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    if sign not in ("==", "=", "!=") and number(value) is None:
+        raise BadArgument(f"{text[:80]!r} compares sizes, and {value[:40]!r} is no number. {_HELP}")
+    return field, sign, value
+
+
+def _compare(given: str, sign: str, value: str, field: str, path: str) -> bool:
+    wanted, found = number(value), number(given)
+    if wanted is not None and found is not None:
+        return _OPERATORS[sign](found, wanted)
+    if sign in ("==", "=", "!="):
+        return _OPERATORS[sign](given, value)
+    raise BadDataset(
+        f"The field {field!r} of {path[:200]!r} is {given[:60]!r}, which is no number; the filter "
+        "needs one."
+    )
