@@ -1,10 +1,11 @@
-"""How much a running training slows predictions: p50 and p99 without it and with it, in one run.
+"""How much a running training slows predictions: requests/s, p50 and p99 without it and with it.
 
     python -m benchmarks.predict_during_fit [--rounds 4] [--seconds 4] [--connections 4]
 
 The service trains the default `cnn` in a process of its own, as `/fit` starts it. Rounds alternate:
 the training is stopped (SIGSTOP) in one and goes on in the next, so that both kinds meet the same
-neighbours. Fails above `--at-most`, the ratio of the p99s.
+neighbours. Fails above `--at-most`, the ratio of the p99s, and below `--at-least`, the share of the
+requests/s that is kept.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a round")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--at-most", type=float, default=float("inf"), help="ratio of the p99s")
+    parser.add_argument("--at-least", type=float, default=0.0, help="share of the requests/s")
     arguments = parser.parse_args()
     stop_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="fit-") as scratch:
@@ -43,7 +45,9 @@ def main() -> None:
             job = _training(client, data)
             times = _measure(server.url, _process(home, job), arguments)
             client.cancel(job)
-    ratio = _report(times)
+    kept, ratio = _report(times)
+    if kept < arguments.at_least:
+        raise SystemExit(f"{kept:.0%} of the requests/s are kept, below {arguments.at_least:.0%}.")
     if ratio > arguments.at_most:
         raise SystemExit(f"The p99s are {ratio:.2f} to 1, above {arguments.at_most:g}.")
 
@@ -108,8 +112,11 @@ async def _load(url: str, requests: list[bytes], connections: int, seconds: floa
     return times
 
 
-def _report(times: dict[str, list[float]]) -> float:
-    """Print both kinds; returns the ratio of the p99s."""
+def _report(times: dict[str, list[float]]) -> tuple[float, float]:
+    """Print both kinds; returns the share of the requests/s that is kept, and the ratio of the p99s.
+
+    Both kinds had the same time.
+    """
     cuts = {kind: statistics.quantiles(values, n=100) for kind, values in times.items()}
     for kind, cut in cuts.items():
         print(
@@ -117,8 +124,10 @@ def _report(times: dict[str, list[float]]) -> float:
             f"p99 {cut[98] * 1000:6.1f} ms"
         )
     alone, fit = cuts.values()
-    print(f"ratio: p50 {fit[49] / alone[49]:.2f}, p99 {fit[98] / alone[98]:.2f}")
-    return fit[98] / alone[98]
+    kept = len(times["during a fit"]) / len(times["alone"])
+    ratio = fit[98] / alone[98]
+    print(f"requests/s kept {kept:.0%}; ratio: p50 {fit[49] / alone[49]:.2f}, p99 {ratio:.2f}")
+    return kept, ratio
 
 
 if __name__ == "__main__":
