@@ -113,7 +113,7 @@ async def _load(url: str, requests: list[bytes], connections: int, seconds: floa
 
 
 def _report(times: dict[str, list[float]]) -> tuple[float, float]:
-    """Print both kinds; returns the share of the requests/s that is kept, and the ratio of the p99s.
+    """Print both kinds; returns the share of requests/s that is kept, and the ratio of the p99s.
 
     Both kinds had the same time.
     """
