@@ -22,6 +22,7 @@ LAYERS: list[set[str]] = [
     {"predictor", "client"},
     {"__init__"},
     {"service"},
+    {"supervisor"},
     {"cli"},
 ]
 """Modules and subpackages of `imgcls`, lowest first: each imports from lower layers only.

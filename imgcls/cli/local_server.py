@@ -29,16 +29,24 @@ class Server:
     keep: bool = False
 
 
-def serve_command(host: str, port: int, *, reload: bool = False) -> list[str]:
-    """`bentoml serve` on the checkout's `service.py`, or on the installed package."""
+def serve_command(
+    host: str, port: int, *, workers: int | None = None, reload: bool = False
+) -> list[str]:
+    """What serves the checkout's `service.py`, or the installed package.
+
+    That is `imgcls.supervisor`; `bentoml serve` where code is to be reloaded.
+    """
     checkout = Path(imgcls.__file__).resolve().parent.parent
-    command = [sys.executable, "-m", "bentoml", "serve"]
     if (checkout / "service.py").is_file() and (checkout / "pyproject.toml").is_file():
-        command += ["service:ImageClassifier", "--working-dir", str(checkout)]
+        where = ["service:ImageClassifier", "--working-dir", str(checkout)]
     else:
-        command += ["imgcls.service:ImageClassifier"]
-    command += ["--host", host, "--port", str(port)]
-    return [*command, "--reload"] if reload else command
+        where = ["imgcls.service:ImageClassifier"]
+    where += ["--host", host, "--port", str(port)]
+    if reload:
+        return [sys.executable, "-m", "bentoml", "serve", *where, "--reload"]
+    if workers is not None:
+        where += ["--workers", str(workers)]
+    return [sys.executable, "-m", "imgcls.supervisor", *where]
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -1,4 +1,4 @@
-"""`imgcls serve`: becomes `bentoml serve`."""
+"""`imgcls serve`: becomes `imgcls.supervisor`, or `bentoml serve --reload`."""
 
 import os
 import sys
@@ -37,12 +37,12 @@ def serve(
     environment = dict(os.environ)
     if workers is not None:
         environment["IMGCLS_WORKERS"] = str(workers)
-    command = serve_command(host, port, reload=reload)
+    command = serve_command(host, port, workers=workers, reload=reload)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     console.note(f"Serving on {url} (documentation there); stop with Ctrl-C.")
     if json:
         console.show_json({"url": url, "pid": os.getpid()})
         sys.stdout.flush()
-        os.dup2(2, 1)  # BentoML logs to standard output, which is JSON's now
+        os.dup2(2, 1)  # workers log to standard output, which is JSON's now
     os.execve(command[0], command, environment)
