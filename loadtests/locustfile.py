@@ -299,7 +299,7 @@ class Spike(LoadTestShape):
 
 
 memory_mb: list[float] = []
-"""Resident memory of the service and its workers, once a second."""
+"""Resident memory of the service and its workers, once a second; trainings do not count."""
 
 
 @events.test_start.add_listener
@@ -311,8 +311,17 @@ def watch_memory(environment: Environment, **_: Any) -> None:
 def _watch(service: psutil.Process) -> None:
     while True:
         processes = [service, *service.children(recursive=True)]
-        memory_mb.append(sum(process.memory_info().rss for process in processes) / 2**20)
+        memory_mb.append(sum(map(_resident, processes)) / 2**20)
         gevent.sleep(1)
+
+
+def _resident(process: psutil.Process) -> int:
+    """Bytes of one process of the service; those of a training, and of one that has ended, are 0."""
+    try:
+        with process.oneshot():
+            return 0 if "training" in process.cmdline() else int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def _dataset() -> bytes:
