@@ -12,7 +12,6 @@ import argparse
 import ipaddress
 import os
 import shlex
-import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -44,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         counts.mkdir()
         worker = Watcher(
             name="service",
-            cmd=shlex.quote(sys.executable),
-            args=_worker(given.service),
+            cmd=_worker(given.service),
             numprocesses=given.workers,
             working_dir=str(given.working_dir),
             copy_env=True,
@@ -55,8 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             graceful_timeout=_GRACE,
             close_child_stdin=True,
         )
-        listening = CircusSocket(
-            _SOCKET, given.host, given.port, family=_family(given.host), backlog=_BACKLOG
+        listening = CircusSocket.load_from_config(
+            {
+                "name": _SOCKET,
+                "host": given.host,
+                "port": given.port,
+                "family": _family(given.host),
+                "backlog": _BACKLOG,
+                # A socket a worker: the kernel then spreads connections. From one that all share,
+                # whoever is awake takes a burst of them whole, and other workers' cores lie idle.
+                "so_reuseport": given.workers > 1,
+            }
         )
         arbiter = Arbiter(
             [worker],
@@ -68,21 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arbiter.start()
 
 
-def _worker(service: str) -> list[str]:
-    return [
-        *("-m", "_bentoml_impl.worker.service", service),
-        *("--fd", f"$(circus.sockets.{_SOCKET})", "--backlog", str(_BACKLOG)),
-        *("--worker-id", "$(CIRCUS.WID)"),
-    ]
+def _worker(service: str) -> str:
+    """The command of a worker; circus puts in what stands in brackets."""
+    start = shlex.join([sys.executable, "-m", "_bentoml_impl.worker.service", service])
+    socket = f"--fd $(circus.sockets.{_SOCKET}) --backlog {_BACKLOG}"
+    return f"{start} {socket} --worker-id $(CIRCUS.WID)"
 
 
-def _family(host: str) -> int:
+def _family(host: str) -> str:
     """Names are looked up as IPv4, as BentoML does."""
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
         version = 4
-    return socket.AF_INET6 if version == 6 else socket.AF_INET
+    return "AF_INET6" if version == 6 else "AF_INET"
 
 
 if __name__ == "__main__":

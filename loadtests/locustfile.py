@@ -316,7 +316,7 @@ def _watch(service: psutil.Process) -> None:
 
 
 def _resident(process: psutil.Process) -> int:
-    """Bytes of one process of the service; those of a training, and of one that has ended, are 0."""
+    """Bytes of one process of the service; 0 of a training, and of one that has ended."""
     try:
         with process.oneshot():
             return 0 if "training" in process.cmdline() else int(process.memory_info().rss)

@@ -95,8 +95,8 @@ def _start(
 
 
 def _memory(network: str, summaries: Summaries, bound: float) -> Iterator[Claim]:
-    if "imgcls-2" in summaries:
-        memory = summaries["imgcls-2"]["memory_mb"]
+    if there := [name for name in ("imgcls-2", f"{QUICK}-2") if name in summaries]:
+        memory = max(summaries[name]["memory_mb"] for name in there)
         yield Claim(network, "MB of two workers together", memory, bound, at_least=False)
 
 

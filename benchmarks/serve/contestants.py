@@ -16,15 +16,15 @@ TINY = "tiny"
 TINY_SIDE = 32
 PHOTO_NETWORKS = ("resnet18", "efficientnet_b0")
 
-OURS = ("imgcls", "imgcls-2")
 QUICK = "imgcls-serve"
-"""imgcls as `imgcls serve` starts it: the same worker under a parent that needs less."""
+"""imgcls as `imgcls serve` starts it: the same workers under a parent that needs less."""
+OURS = (QUICK, f"{QUICK}-2", "imgcls", "imgcls-2")
 INT8 = ("imgcls-int8", "imgcls-int8-2")
 TORCH_PEERS = ("bentoml", "bentoml-2", "litserve", "litserve-2", "fastapi", "fastapi-2")
 OFFLINE = ("offline-serial", "offline-threads", "offline-pipeline")
 EMPTY = "bentoml-empty"
 STARLETTE = "starlette"
-NAMES = (EMPTY, QUICK, *OURS, *INT8, *TORCH_PEERS, STARLETTE, *OFFLINE)
+NAMES = (EMPTY, *OURS, *INT8, *TORCH_PEERS, STARLETTE, *OFFLINE)
 
 _LABELS = [f"class-{number}" for number in range(CLASSES)]
 
@@ -77,11 +77,11 @@ def contestants(entry: Entry) -> list[Contestant]:
         [],
     )
     serve = (sys.executable, "-m", "imgcls.cli", "serve", "--port", "{port}")
-    quick = replace(_imgcls(QUICK, entry.model, 1), command=serve)
+    quick, quick_2 = (replace(_imgcls(QUICK, entry.model, n), command=serve) for n in (1, 2))
     if entry.network == TINY:
         ours = _imgcls("imgcls", entry.model, 1)
         return [empty, quick, ours, *_peers(entry, "onnx", 1), _starlette(entry)]
-    racing = [empty, quick]
+    racing = [empty, quick, quick_2]
     for workers in (1, 2):
         racing.append(_imgcls("imgcls", entry.model, workers))
         if entry.int8 is not None:
