@@ -113,20 +113,36 @@ class Client:
 
     # Data.
 
-    def upload(self, path: str | os.PathLike[str], name: str | None = None) -> "DatasetSummary":
+    def upload(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        pattern: str | None = None,
+        table: str | os.PathLike[str] | None = None,
+        target: str | None = None,
+        where: str | None = None,
+        group: str | None = None,
+    ) -> "DatasetSummary":
         """Send a zip or tar, or a folder, to be stored as a dataset.
 
         Of a folder, its images are packed and sent: nothing hidden, no other files, and no links
-        that lead out of it. `name` defaults to that of the file or folder. Raises `BadDataset`,
-        `BadArchive` and what else indexing finds.
+        that lead out of it. `name` defaults to that of the file or folder. Where folders do not
+        say the labels, a `pattern` of file names or a `table` (CSV) names fields: `target` is to be
+        predicted, `where` is a filter, `group` divides the images into groups. Raises
+        `BadDataset`, `BadArchive` and what else indexing finds.
         """
         from imgcls.data import DatasetSummary
         from imgcls.data.summary import slug, stem
 
         source = Path(path).resolve()
-        form = {"name": name or slug(stem(source))}
-        with _packed(source) if source.is_dir() else source.open("rb") as file:
-            files = [("archive", ("archive", file, "application/octet-stream"))]
+        fields = {"pattern": pattern, "target": target, "where": where, "group": group}
+        form = {"name": name or slug(stem(source))} | fields
+        plain = table is None and not any(fields.values())
+        with _packed(source, plain) if source.is_dir() else source.open("rb") as file:
+            files: list[Any] = [("archive", ("archive", file, "application/octet-stream"))]
+            if table is not None:
+                files.append(("table", ("table", Path(table).read_bytes(), "text/csv")))
             return self._form("/upload", DatasetSummary, form, files, slow=True)
 
     def datasets(self) -> "list[DatasetSummary]":
@@ -150,6 +166,7 @@ class Client:
         name: str,
         recipe: str | Mapping[str, Any] = "cnn",
         *,
+        group: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         time_limit: float | None = None,
         wait: bool = False,
@@ -159,8 +176,9 @@ class Client:
         """Start a training job on a stored dataset; the model will be called `name:...`.
 
         `recipe` is a recipe's name or a whole configuration, `overrides` change it by dotted
-        keys. With `wait` the answer comes when the job is over and carries the model's card; a
-        failed training raises its error, one past `time_limit` seconds `TimeLimitExceeded`.
+        keys; `group` is the one to train on, of a dataset in groups. With `wait` the answer comes
+        when the job is over and carries the model's card; a failed training raises its error, one
+        past `time_limit` seconds `TimeLimitExceeded`.
         """
         return FitResponse.model_validate(
             self._post(
@@ -168,6 +186,7 @@ class Client:
                 slow=wait,
                 dataset=dataset,
                 name=name,
+                group=group,
                 recipe=recipe if isinstance(recipe, str) else dict(recipe),
                 overrides=dict(overrides or {}),
                 time_limit=time_limit,
@@ -299,8 +318,11 @@ def _part(image: Image, index: int) -> tuple[str, bytes, str]:
 
 
 @contextlib.contextmanager
-def _packed(folder: Path) -> Iterator[IO[bytes]]:
-    """The images that indexing would find under `folder`, in a temporary tar."""
+def _packed(folder: Path, plain: bool) -> Iterator[IO[bytes]]:
+    """The images that indexing would find under `folder`, in a temporary tar.
+
+    `plain` says that its folders are the labels.
+    """
     from imgcls.data.entries import Budget
     from imgcls.data.folders import list_folder
     from imgcls.data.layout import arrange
@@ -308,7 +330,8 @@ def _packed(folder: Path) -> Iterator[IO[bytes]]:
     no_limit = Budget(sys.maxsize, sys.maxsize)  # the server has its own
     listing = list_folder(folder, no_limit)[0]
     entries = listing.entries
-    arrange(entries.names, listing.others)  # what no dataset can be made of is not sent
+    if plain:
+        arrange(entries.names, listing.others)  # what no dataset can be made of is not sent
     with tempfile.TemporaryFile(suffix=".tar") as file:
         with tarfile.open(
             fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8"

@@ -49,6 +49,8 @@ class JobRequest(BaseModel):
 
     dataset: str
     """A stored dataset's tag, or a path on this machine."""
+    group: str | None = None
+    """Of a dataset in groups: the one to train on."""
     recipe: dict[str, Any]
     name: str
     """The model's name in the store."""
@@ -222,7 +224,7 @@ class Jobs:
                 pass_fds=[lock.fileno()],
                 start_new_session=True,
                 env=os.environ
-                | {"PYTHONPATH": _python_path(), "IMGCLS_HOME": str(self.root.parent)},
+                | {"PYTHONPATH": python_path(), "IMGCLS_HOME": str(self.root.parent)},
             )
             try:
                 write_atomic(folder / "process.json", _Process(pid=process.pid).model_dump_json())
@@ -300,7 +302,7 @@ def can_train() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("training", "torch"))
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """Where the child finds `training`, wherever this process was started (a bento included)."""
     spec = importlib.util.find_spec("training")
     found = list(spec.submodule_search_locations or []) if spec else []

@@ -26,6 +26,7 @@ from starlette.routing import Route
 import imgcls
 from imgcls import logs
 from imgcls.card import ModelCard
+from imgcls.data.labelling import Labelling
 from imgcls.data.summary import DatasetSummary
 from imgcls.eda import Profile
 from imgcls.errors import (
@@ -124,21 +125,43 @@ class PredictRequest(FormRequest):
 
 
 class UploadRequest(FormRequest):
-    file_fields: ClassVar[frozenset[str]] = frozenset({"archive"})
+    file_fields: ClassVar[frozenset[str]] = frozenset({"archive", "table"})
     max_mb: ClassVar[str] = "max_upload_mb"
 
-    archive: FileField = Field(description="A zip or tar of class folders.")
+    archive: FileField = Field(description="A zip or tar of images.")
     name: Name = Field(description="The dataset's name.")
+    table: FileField = Field(
+        default_factory=Path,  # left out, it is an empty list: see `_from_form`
+        description="A CSV with a column `path` and fields such as `target`, a row an image; in "
+        "place of a pattern.",
+    )
+    pattern: str | None = Field(
+        None,
+        description="Fields of the file names.",
+        examples=["{id}_{gender}_{country}_{rate}_{votes}"],
+    )
+    target: str | None = Field(
+        None, description="The field that is a number to be predicted.", examples=["rate"]
+    )
+    where: str | None = Field(
+        None, description="What images must be to take part.", examples=["votes>=5"]
+    )
+    group: str | None = Field(
+        None, description="The field that divides the images into groups.", examples=["gender"]
+    )
 
-    @field_validator("archive", mode="wrap")
+    @field_validator("archive", "table", mode="wrap")
     @classmethod
-    def _any_archive(cls, value: Any, _: Any) -> Any:
+    def _any_file(cls, value: Any, _: Any) -> Any:
         return value
 
 
 class FitRequest(JsonRequest):
     dataset: DatasetTag
     name: Name = Field(description="The model's name in the store.")
+    group: str | None = Field(
+        None, description="Of a dataset in groups: the one to train on.", examples=["m"]
+    )
     recipe: str | dict[str, Any] = Field(
         DEFAULT_RECIPE,
         description="A preset's name, or a configuration: a `preset` and what changes it, or a "
@@ -265,12 +288,27 @@ class ImageClassifier:
     # Data.
 
     @endpoint("/upload", UploadRequest, DatasetSummary, role="manage")
-    async def upload(self, archive: list[UploadFile], name: str) -> DatasetSummary:
-        """Store a zip or tar of class folders as a dataset; its version is its content's hash."""
+    async def upload(
+        self,
+        archive: list[UploadFile],
+        name: str,
+        table: list[UploadFile],
+        pattern: str | None,
+        target: str | None,
+        where: str | None,
+        group: str | None,
+    ) -> DatasetSummary:
+        """Store a zip or tar of images as a dataset; its version is its content's hash.
+
+        Class folders say the labels, or a pattern or table says labels or targets.
+        """
         check_name(name, "dataset name")
-        if len(archive) != 1:
-            raise BadArgument("Send exactly one file in the form field `archive`.")
-        return await heavily(_store_upload, archive[0], name)
+        if len(archive) != 1 or len(table) > 1:
+            raise BadArgument(
+                "Send exactly one file in the form field `archive`, and at most one in `table`."
+            )
+        labelling = Labelling(pattern=pattern, target=target, where=where, group=group)
+        return await heavily(_store_upload, archive[0], name, labelling, next(iter(table), None))
 
     @endpoint("/datasets", Nothing, DatasetsResponse, role="manage")
     async def datasets(self) -> DatasetsResponse:
@@ -289,6 +327,7 @@ class ImageClassifier:
         self,
         dataset: str,
         name: str,
+        group: str | None,
         recipe: str | dict[str, Any],
         overrides: dict[str, Any],
         time_limit: float | None,
@@ -300,7 +339,8 @@ class ImageClassifier:
         check_name(name, "model name")
         checked = _checked_recipe(load_recipe(recipe, overrides))
         request = JobRequest(
-            dataset=await heavily(_trainable, dataset, seed),
+            dataset=await heavily(_trainable, dataset, seed, group),
+            group=group,
             recipe=checked.model_dump(mode="json"),
             name=name,
             time_limit=time_limit,
@@ -420,14 +460,24 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _store_upload(archive: UploadFile, name: str) -> DatasetSummary:
+def _store_upload(
+    archive: UploadFile, name: str, labelling: Labelling, table: UploadFile | None
+) -> DatasetSummary:
     with scratch(get_settings().home, ".upload-") as folder:
         # The client's file name is never used: it could be any path. Messages begin with this one.
-        path = folder / "The uploaded file"
-        archive.file.seek(0)
-        with path.open("wb") as file:
-            shutil.copyfileobj(archive.file, file, 1024 * 1024)
-        return _dataset_store().add(path, name=name, move=True)
+        path, rows = folder / "The uploaded file", folder / "The uploaded table"
+        _keep(archive, path)
+        if table is not None:
+            _keep(table, rows)
+        return _dataset_store().add(
+            path, name=name, move=True, labelling=labelling, table=rows if table else None
+        )
+
+
+def _keep(upload: UploadFile, path: Path) -> None:
+    upload.file.seek(0)
+    with path.open("wb") as file:
+        shutil.copyfileobj(upload.file, file, 1024 * 1024)
 
 
 def _shadow(registry: Registry, tag: str | None, rate: float) -> ShadowReport:
@@ -457,9 +507,9 @@ def _profile(tag: str) -> Profile:
         return profile(dataset)
 
 
-def _trainable(tag: str, seed: int) -> str:
+def _trainable(tag: str, seed: int, group: str | None) -> str:
     """The whole tag of a dataset that a model can be trained on."""
-    with _dataset_store().open(tag, seed=seed) as dataset:
+    with _dataset_store().open(tag, seed=seed, group=group) as dataset:
         dataset.check_trainable()
         return dataset.tag
 

@@ -155,6 +155,14 @@ REFUSALS = [
     ("/upload", {"files": {"archive": ("../../x.zip", b"no zip")}, "data": {"name": "x"}}, 400),
     ("/upload", {"files": {"archive": ("x.zip", b"no zip")}, "data": {"name": "../x"}}, 400),
     ("/upload", {"files": {"archive": ("x.zip", b"no zip")}}, 400),
+    ("/upload", {"files": {"archive": ("x.zip", b"no zip")},
+                 "data": {"name": "x", "pattern": "{0.__class__}", "target": "x"}}, 400),
+    ("/upload", {"files": {"archive": ("x.zip", b"no zip")},
+                 "data": {"name": "x", "pattern": "{a}", "where": "__import__('os')"}}, 400),
+    ("/upload", {"files": {"archive": ("x.zip", b"no zip"), "table": ("t", b"PAR1")},
+                 "data": {"name": "x"}}, 400),
+    ("/upload", {"files": {"archive": ("x.zip", b"no zip")},
+                 "data": {"name": "x", "table": "http://localhost/t.csv"}}, 400),
 ]  # fmt: skip
 
 
@@ -291,6 +299,33 @@ def test_upload_profile_and_list_a_dataset(http: httpx.Client, tmp_path: Path) -
     assert profile["unreadable"]["total"] == 1
     red = profile["classes"]["red"]["mean_rgb"]
     assert red[0] > red[1]
+
+
+def test_upload_images_with_targets(http: httpx.Client, tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "faces")
+    lines = ["path,rate"]
+    archive = tmp_path / "faces.zip"
+    with zipfile.ZipFile(archive, "w") as writer:
+        for number, path in enumerate(sorted(root.rglob("*.jpg"))):
+            writer.write(path, name := f"{number}_{'mw'[number % 2]}_{number / 4}.jpg")
+            lines.append(f"{name},{number}")
+    sent = {"archive": ("faces.zip", archive.read_bytes())}
+    form = {"name": "faces", "pattern": "{id}_{sex}_{rate}", "target": "rate", "group": "sex"}
+    summary = http.post("/upload", files=sent, data=form | {"where": "rate >= 1"}).json()
+    assert (summary["task"], summary["labels"], summary["groups"], summary["ignored"]) == (
+        "regression", [], ["m", "w"], 4,
+    )  # fmt: skip
+    assert summary["labelling"]["where"] == "rate >= 1"
+    profile = http.post("/eda", json={"dataset": summary["tag"]}).json()
+    assert profile["target"]["min"] == 1
+    refused = http.post("/fit", json={"dataset": "faces", "name": "x", "group": "x"})
+    assert refused.status_code == 400
+    assert "there are: m, w" in refused.json()["error"]
+    with_table = sent | {"table": ("../../t.csv", "\n".join(lines).encode())}
+    summary = http.post("/upload", files=with_table, data={"name": "rates", "target": "rate"})
+    assert summary.status_code == 200, summary.text
+    profile = http.post("/eda", json={"dataset": "rates"}).json()
+    assert (profile["target"]["min"], profile["target"]["name"]) == (0, "rate")
 
 
 def test_every_worker_serves_the_new_model_within_a_second(tmp_path: Path) -> None:

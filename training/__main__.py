@@ -76,16 +76,18 @@ def run_job(folder: Path) -> int:
 
         writer.emit("loading", progress=0.0)
         recipe = load_recipe(request.recipe)
+        from imgcls.data import open_dataset
         from training.run import train
 
-        card = train(
-            request.dataset,
-            recipe,
-            name=request.name,
-            on_event=on_event,
-            baseline=request.baseline,
-            seed=request.seed,
-        )
+        with open_dataset(request.dataset, seed=request.seed, group=request.group) as dataset:
+            card = train(
+                dataset,
+                recipe,
+                name=request.name,
+                on_event=on_event,
+                baseline=request.baseline,
+                seed=request.seed,
+            )
         writer.succeed(card.tag)
         return 0
     except Exception as err:  # whatever it was, the job must say so
@@ -106,16 +108,21 @@ def run_foreground(args: argparse.Namespace) -> int:
     """Train from the command line, progress on stderr and the key figures on stdout."""
     try:
         recipe = _recipe_of(args)
+        from imgcls.data import Labelling, open_dataset
         from training.run import train
 
-        card = train(
-            args.data,
-            recipe,
-            name=args.name,
-            on_event=ProgressLines(sys.stderr),
-            baseline=args.baseline,
-            seed=args.seed,
-        )
+        labelling = Labelling(pattern=args.pattern, target=args.target, where=args.where)
+        with open_dataset(
+            args.data, seed=args.seed, labelling=labelling, table=args.table
+        ) as dataset:
+            card = train(
+                dataset,
+                recipe,
+                name=args.name,
+                on_event=ProgressLines(sys.stderr),
+                baseline=args.baseline,
+                seed=args.seed,
+            )
     except ImgclsError as err:
         print(f"error: {err}", file=sys.stderr)
         return 2 if err.status in (400, 404) else 1
@@ -241,6 +248,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change one setting of the recipe; may be repeated",
     )
+    parser.add_argument("--pattern", metavar="TEXT", help="fields of file names: {id}_{rate}")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="fields by path: CSV or Parquet")
+    parser.add_argument("--target", metavar="FIELD", help="the number to be predicted")
+    parser.add_argument("--where", metavar="TEXT", help="images that take part: votes>=5")
     parser.add_argument(
         "--seed",
         type=int,

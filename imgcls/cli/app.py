@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from imgcls import console
 from imgcls.cli import jobs, models
+from imgcls.cli.crop import crop
 from imgcls.cli.data import eda
 from imgcls.cli.demo import demo
 from imgcls.cli.predict import predict
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("eda")(eda)
+app.command("crop")(crop)
 app.command("train")(train)
 app.command("recipes")(recipes)
 app.command("predict")(predict)

@@ -1,16 +1,18 @@
 """`imgcls eda`: what is in the data."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls import console
+from imgcls.cli import options
 from imgcls.cli.options import Data, Json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from imgcls.data import Dataset
+    from imgcls.data import Dataset, Labelling
     from imgcls.eda import GroupStats, Profile, TargetStats
 
 _BAR = 30
@@ -21,19 +23,26 @@ _LISTED = 5
 
 def eda(
     data: Data,
+    pattern: options.Pattern = None,
+    table: options.Table = None,
+    target: options.Target = None,
+    where: options.Where = None,
+    group: options.Group = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
     json: Json = False,
 ) -> None:
-    """Look at data before training: counts, sizes, colours, duplicates, bad files.
+    """Look at data before training: counts, sizes, colours, targets, duplicates, bad files.
 
     A path is indexed in one pass and remembered; unchanged data opens at once.
 
         imgcls eda photos.zip
         imgcls eda photos/ --json
+        imgcls eda faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate --where 'votes>=5'
     """
     from imgcls.eda import profile
 
-    with open_data(data, seed) as dataset:
+    read_as = options.labelling(pattern, target, where, group)
+    with open_data(data, seed, read_as, table) as dataset:
         found = profile(dataset)
     if json:
         console.show_json(found)
@@ -41,14 +50,18 @@ def eda(
         console.show(*profile_tables(found))
 
 
-def open_data(data: str, seed: int) -> "Dataset":
+def open_data(
+    data: str, seed: int, labelling: "Labelling | None" = None, table: Path | None = None
+) -> "Dataset":
     """Open a path or a stored tag, with progress while it is indexed."""
-    from imgcls.data import open_dataset
+    from imgcls.data import Labelling, open_dataset
 
     with console.Stages() as stages:
         dataset = open_dataset(
             data,
             seed=seed,
+            labelling=labelling or Labelling(),
+            table=table,
             progress=lambda done, total: stages.count("reading images", done, total),
         )
     return dataset

@@ -1,10 +1,14 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls import console
+
+if TYPE_CHECKING:
+    from imgcls.data import Labelling
 
 Json = Annotated[
     bool,
@@ -18,6 +22,38 @@ Tag = Annotated[
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A folder, a zip or tar, or the tag of a stored dataset (`name`)."
+        metavar="DATA",
+        help="A folder, a zip or tar, a table of images, or the tag of a stored dataset (`name`).",
     ),
 ]
+Pattern = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Fields of file names: '{id}_{gender}_{rate}_{votes}'."),
+]
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="A CSV or Parquet with `path` and fields, a row an image, instead."
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD", help="The field that is a number to be predicted."),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Images that take part: 'votes>=5 and gender==m'."),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD", help="The field whose values divide the images into groups."),
+]
+
+
+def labelling(
+    pattern: str | None, target: str | None, where: str | None, group: str | None
+) -> "Labelling":
+    """What these options say of a dataset."""
+    from imgcls.data import Labelling
+
+    return Labelling(pattern=pattern, target=target, where=where, group=group)

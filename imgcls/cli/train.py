@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imgcls import console
+from imgcls.cli import options
 from imgcls.cli.options import Data, Json
 
 if TYPE_CHECKING:
     from imgcls.card import ModelCard
+    from imgcls.data import Dataset
     from imgcls.jobs import JobRequest
     from imgcls.recipes import Recipe
     from imgcls.schemas import Job
@@ -31,6 +33,16 @@ def train(
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name; the dataset's if left out.")
+    ] = None,
+    pattern: options.Pattern = None,
+    table: options.Table = None,
+    target: options.Target = None,
+    where: options.Where = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD", help="Train a model for each value of this field: NAME-VALUE."
+        ),
     ] = None,
     time_limit: Annotated[
         float | None,
@@ -53,6 +65,7 @@ def train(
         imgcls train photos/ --name pets --set epochs=20 --set augment.rotation=15 --activate
         imgcls train photos.zip --recipe linear-probe --set features.weights=r18.pth
         imgcls train photos.zip --config my-recipe.yaml --time-limit 600 --json
+        imgcls train faces/ --pattern '{id}_{gender}_{rate}' --target rate --group gender
     """
     from imgcls.cli.data import open_data
     from imgcls.cli.models import activate as make_active
@@ -67,29 +80,67 @@ def train(
     chosen = choose_recipe(recipe, config, changes or [])
     if name is not None:
         check_name(name, "model name")
-    with open_data(data, seed) as dataset:
+    if activate and group is not None:
+        raise typer.BadParameter("--activate is for one model; --group makes several.")
+    read_as = options.labelling(pattern, target, where, group)
+    with open_data(data, seed, read_as, table) as dataset:
         tag = dataset.tag
-        console.note(f"{tag}: {len(dataset):,} images, {len(dataset.labels)} classes")
-        dataset.check_trainable()
-    request = JobRequest(
-        dataset=tag,
-        recipe=chosen.model_dump(mode="json"),
-        name=name or tag.partition(":")[0],
-        time_limit=time_limit,
-        baseline=baseline,
-        seed=seed,
-    )
-    job, card = run_job(request)
-    if activate:
-        make_active(card.tag)
+        console.note(f"{tag}: {len(dataset):,} images, {dataset.contents}")
+        whole = name or tag.partition(":")[0]
+        names: dict[str | None, str] = {None: whole}
+        if group is not None:
+            names = group_names(dataset, whole)
+        else:
+            dataset.check_trainable()
+    done = []
+    for value, model in names.items():
+        request = JobRequest(
+            dataset=tag,
+            group=value,
+            recipe=chosen.model_dump(mode="json"),
+            name=model,
+            time_limit=time_limit,
+            baseline=baseline,
+            seed=seed,
+        )
+        job, card = run_job(request)
+        done.append({"job": job, "card": card, "active": activate})
+        if activate:
+            make_active(card.tag)
+        if not json:
+            console.show(*metric_tables(card))
+            console.show(f"registered {card.tag}" + (" and made it active" if activate else ""))
     if json:
-        console.show_json({"job": job, "card": card, "active": activate})
+        console.show_json(done[0] if group is None else {"models": done})
         return
-    console.show(*metric_tables(card))
-    console.show(f"registered {card.tag}" + (" and made it active" if activate else ""))
     if not activate:
         console.note(f"To use it:   imgcls models set {card.tag}")
     console.note("To serve it: imgcls serve")
+
+
+def group_names(dataset: "Dataset", name: str) -> dict[str | None, str]:
+    """The name of each group's model, `name-value`, by the group.
+
+    Raises `BadArgument` where a name cannot be one, and `BadDataset` where a group has too few
+    images: before anything is trained.
+    """
+    from imgcls.data import open_dataset
+    from imgcls.data.summary import slug
+    from imgcls.errors import BadArgument
+    from imgcls.files import check_name
+
+    names: dict[str | None, str] = {
+        value: check_name(f"{name}-{slug(value)}", "model name") for value in dataset.groups
+    }
+    if len(set(names.values())) < len(names):
+        raise BadArgument(
+            f"Two groups of {', '.join(dataset.groups)} would give their models one name; change "
+            "the values of the field, or train with --where on each."
+        )
+    for value in dataset.groups:
+        with open_dataset(dataset.tag, seed=dataset.seed, group=value) as part:
+            part.check_trainable()
+    return names
 
 
 def recipes(

@@ -9,6 +9,7 @@ from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.scan import Progress
 from imgcls.data.store import DatasetStore, open_entry
 from imgcls.data.summary import ARCHIVE_SUFFIXES
+from imgcls.data.tables import SUFFIXES
 from imgcls.errors import BadArgument
 
 
@@ -24,6 +25,8 @@ def open_dataset(
 ) -> Dataset:
     """Open a folder, a .zip, a .tar (.gz, .bz2, .xz), or a stored dataset by its tag.
 
+    A .csv or .parquet is a table of images in its own folder.
+
     A path is indexed once and remembered in the store; an unchanged one opens at once. A string
     that exists as a path is a path: a server that takes tags from outside calls
     `DatasetStore.open`. `name` defaults to that of the file or folder. `seed` decides the splits
@@ -35,14 +38,20 @@ def open_dataset(
     """
     store = DatasetStore()
     text = str(source)
-    path_like = isinstance(source, Path) or os.sep in text or text.endswith(ARCHIVE_SUFFIXES)
+    path_like = (
+        isinstance(source, Path) or os.sep in text or text.endswith((*ARCHIVE_SUFFIXES, *SUFFIXES))
+    )
     if not path_like and not os.path.exists(source):
-        if labelling != FOLDERS or table is not None:
+        kept = store.get(text).labelling.model_dump().items()
+        if table is not None or not labelling.model_dump(exclude_none=True).items() <= kept:
             raise BadArgument(
                 f"The stored dataset {text[:100]!r} keeps the pattern, table and filter that it "
                 "was added with; to change them, give the folder or archive again."
             )
         return store.open(text, seed=seed, group=group)
+    if table is None and text.lower().endswith(SUFFIXES):
+        table, name = source, name or Path(source).stem
+        source = Path(os.path.abspath(source)).parent
     folder, entry = store.add_entry(
         Path(source), name, False, seed, progress, labelling, None if table is None else Path(table)
     )

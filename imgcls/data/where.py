@@ -6,6 +6,7 @@ Comparisons joined by `and`, and nothing else: a filter from outside is read, ne
 import operator
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from imgcls.data.pattern import FIELD
@@ -23,6 +24,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+_EQUALITY = ("==", "=", "!=")
 _MAX_TEXT, _MAX_CONDITIONS = 500, 16
 _HELP = "Write it like `votes>=5 and gender==m`."
 
@@ -44,35 +46,40 @@ class Where:
         if len(parts) > _MAX_CONDITIONS:
             raise BadArgument(f"A filter has at most {_MAX_CONDITIONS} comparisons. {_HELP}")
         self._conditions = [_condition(part) for part in parts]
-        self.fields = tuple(field for field, _, _ in self._conditions)
+        self.fields = tuple(condition.field for condition in self._conditions)
 
     def holds(self, record: Mapping[str, str], path: str) -> bool:
         """Raises `BadDataset`, naming `path`, where a number is needed and there is none."""
-        return all(
-            _compare(record[field], sign, value, field, path)
-            for field, sign, value in self._conditions
+        return all(condition.holds(record, path) for condition in self._conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    field: str
+    sign: str
+    value: str
+    number: float | None
+    """The value, where it is one."""
+
+    def holds(self, record: Mapping[str, str], path: str) -> bool:
+        given = record[self.field]
+        if self.number is not None and (found := number(given)) is not None:
+            return _OPERATORS[self.sign](found, self.number)
+        if self.sign in _EQUALITY:
+            return _OPERATORS[self.sign](given, self.value)
+        raise BadDataset(
+            f"The field {self.field!r} of {path[:200]!r} is {given[:60]!r}, which is no number; "
+            "the filter needs one."
         )
 
 
-def _condition(text: str) -> tuple[str, str, str]:
+def _condition(text: str) -> _Condition:
     match = _SPLIT.fullmatch(text)
     if match is None:
         raise BadArgument(f"{text[:80]!r} is no comparison of a field with a value. {_HELP}")
     field, sign, value = match.groups()
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
-    if sign not in ("==", "=", "!=") and number(value) is None:
+    if sign not in _EQUALITY and number(value) is None:
         raise BadArgument(f"{text[:80]!r} compares sizes, and {value[:40]!r} is no number. {_HELP}")
-    return field, sign, value
-
-
-def _compare(given: str, sign: str, value: str, field: str, path: str) -> bool:
-    wanted, found = number(value), number(given)
-    if wanted is not None and found is not None:
-        return _OPERATORS[sign](found, wanted)
-    if sign in ("==", "=", "!="):
-        return _OPERATORS[sign](given, value)
-    raise BadDataset(
-        f"The field {field!r} of {path[:200]!r} is {given[:60]!r}, which is no number; the filter "
-        "needs one."
-    )
+    return _Condition(field, sign, value, number(value))

@@ -65,6 +65,52 @@ def test_a_stored_dataset_is_trained_on_by_its_tag_and_metrics_are_shown(photos:
     assert "imgcls models set colours:" in result.stderr
 
 
+def test_a_group_each_makes_a_model_each(photos: Path, registry: Registry) -> None:
+    for number, path in enumerate(sorted(photos.rglob("*.jpg"))):
+        path.rename(path.with_name(f"{path.stem}_{('indoors', 'Out side')[number % 2]}.jpg"))
+    options = ["--pattern", "{id}_{place}", "--group", "place", "--name", "colours"]
+    done = answer("train", photos, *options, *QUICK)["models"]
+    names = [made["card"]["tag"].partition(":")[0] for made in done]
+    assert names == ["colours-out-side", "colours-indoors"]
+    lineage = registry.get(done[0]["card"]["tag"]).dataset
+    assert (lineage.group, lineage.pattern, lineage.images) == (
+        "place==Out side", "{id}_{place}", 18,
+    )  # fmt: skip
+    clash = imgcls("train", photos, *options, "--activate")
+    assert clash.exit_code == 2
+
+
+def test_groups_too_small_to_train_on_are_refused_before_a_job_starts(photos: Path) -> None:
+    for path in sorted(photos.rglob("*.jpg")):
+        path.rename(path.with_name(f"{path.stem}_{'b' if path.stem == '000' else 'a'}.jpg"))
+    result = imgcls("train", photos, "--pattern", "{id}_{g}", "--group", "g")
+    assert result.exit_code == 1
+    assert "has no readable image in its" in result.stderr
+    assert Jobs().all() == []
+
+
+def test_eda_of_targets_shows_their_histogram(photos: Path) -> None:
+    for number, path in enumerate(sorted(photos.rglob("*.jpg"))):
+        path.rename(path.with_name(f"{path.stem}_{number / 4}.jpg"))
+    options = ["--pattern", "{id}_{rate}", "--target", "rate", "--where", "rate>=1"]
+    found = answer("eda", photos, *options)
+    assert (found["labels"], found["target"]["images"], found["target"]["min"]) == ([], 32, 1)
+    assert "always saying the median" in imgcls("eda", photos, *options).stdout
+    assert answer("eda", "my-photos")["tag"] == found["tag"]
+    changed = imgcls("eda", "my-photos", "--target", "id")
+    assert changed.exit_code == 1
+    assert "keeps the pattern" in changed.stderr
+
+
+def test_a_table_is_data_too(photos: Path) -> None:
+    paths = sorted(path.relative_to(photos) for path in photos.rglob("*.jpg"))
+    lines = [f"{path},{number / 2}" for number, path in enumerate(paths)]
+    (photos / "Scores.csv").write_text("\n".join(["path,target", *lines]))
+    found = answer("eda", photos / "Scores.csv")
+    assert found["tag"].startswith("scores:")
+    assert found["target"]["max"] == 17.5
+
+
 def test_a_training_that_fails_says_why_and_where_its_log_is(photos: Path) -> None:
     result = imgcls("train", photos, "--recipe", "linear-probe", "--set", "features.name=nonsense")
     assert result.exit_code == 1
@@ -89,6 +135,10 @@ def test_a_training_that_fails_says_why_and_where_its_log_is(photos: Path) -> No
         ([".", "--recipe", "nonsense"], "linear-probe"),
         ([".", "--config", "nowhere.yaml"], "nowhere.yaml"),
         ([".", "--name", "No Name"], "model name"),
+        ([".", "--pattern", "{id"], "{id}_{gender}_{rate}"),
+        ([".", "--target", "rate"], "no field 'rate'"),
+        ([".", "--pattern", "{id}", "--where", "votes>=5"], "no field 'votes'; there are: id"),
+        ([".", "--table", "nowhere.csv"], "nowhere.csv cannot be read"),
     ],
 )
 def test_mistakes_are_refused_before_a_job_starts(
