@@ -112,7 +112,7 @@ def in_8_bits(model: Model, home: Path, files: Sequence[bytes]) -> Model | None:
         folder = Path(scratch) / "model"
         shutil.copytree(model.folder, folder)
         graph = folder / GRAPH_FILE
-        targets = Engine.load(folder).probabilities(pixels).argmax(axis=1)
+        targets = Engine.load(folder).answers(pixels).argmax(axis=1)
         found = quantize(graph, pixels, targets, largest_loss=1.0)
         if not found.kept:
             return None
@@ -139,8 +139,8 @@ def labels(model: Model, files: Sequence[bytes]) -> list[int | None]:
         for file in files
     ]
     engine = Engine.load(model.folder)
-    ours = engine.probabilities(_pixels(files, preprocessing)).argmax(axis=1)
-    theirs = engine.probabilities(np.stack([np.asarray(image) for image in whole])).argmax(axis=1)
+    ours = engine.answers(_pixels(files, preprocessing)).argmax(axis=1)
+    theirs = engine.answers(np.stack([np.asarray(image) for image in whole])).argmax(axis=1)
     return [int(a) if a == b else None for a, b in zip(ours, theirs, strict=True)]
 
 
@@ -212,9 +212,9 @@ def _pixels(files: Sequence[bytes], preprocessing: Preprocessing) -> images.Pixe
 
 def _write_goldens(model: Model, files: Sequence[bytes]) -> None:
     pixels = _pixels(files, model.card.preprocessing)
-    probabilities = Engine.load(model.folder).probabilities(pixels)
+    answers = Engine.load(model.folder).answers(pixels)
     goldens = []
-    for number, (file, row) in enumerate(zip(files, probabilities, strict=True)):
+    for number, (file, row) in enumerate(zip(files, answers, strict=True)):
         golden = Golden(file=f"{number:02d}.jpg", probabilities=[float(p) for p in row])
         (model.folder / GOLDEN_DIR / golden.file).write_bytes(file)
         goldens.append(golden)

@@ -58,7 +58,7 @@ class Batcher:
         return len(self._queue)
 
     async def submit(self, pixels: Pixels, *, deadline: float) -> Floats:
-        """`uint8 [H, W, 3]` to its probabilities, `float32 [C]`.
+        """`uint8 [H, W, 3]` to its probabilities, `float32 [C]`, or its score, `float32 []`.
 
         `deadline` is a `time.monotonic()`: later than that the image is not run any more. Raises
         `Overloaded` where the queue is full or the deadline has passed.
@@ -99,7 +99,7 @@ class Batcher:
 
     def _timed(self, pixels: Pixels) -> tuple[Floats, float]:
         started = time.perf_counter()
-        return self.engine.probabilities(pixels), time.perf_counter() - started
+        return self.engine.answers(pixels), time.perf_counter() - started
 
     def _next_batch(self) -> list[_Waiting]:
         """Take from the queue what still has somebody waiting for it, as much as may run."""

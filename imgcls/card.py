@@ -6,6 +6,7 @@ lineage, versions) is in it; nothing else is.
 """
 
 import hashlib
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -163,7 +164,8 @@ class ModelCard(_Frozen):
     """Protected: `remove` and `remove_all` leave it alone."""
     graph_sha256: str
     parity: float
-    """Largest absolute difference of probabilities, fp32 graph against its training source."""
+    """Largest absolute difference of probabilities, or of scores in units of the target, fp32 graph
+    against its training source."""
     quantization: Quantization | None = None
     """Where the recipe asked for 8 bits."""
     versions: dict[str, str] = {}
@@ -180,10 +182,25 @@ class ModelCard(_Frozen):
             raise ValueError("two classes have the same label")
         if self.threshold is not None and len(self.labels) != 2:
             raise ValueError("a threshold is for two classes")
+        if self.abstain_below is not None and self.task == "regression":
+            raise ValueError("only a classification can abstain")
+        if (self.output_range or self.interval) and self.task == "classification":
+            raise ValueError("a range and an interval are for a regression")
+        if self.output_range is not None:
+            low, high = self.output_range
+            if not 0 <= high - low < math.inf:
+                raise ValueError("the range must be finite and end where it begins or above")
         return self
 
     def check_options(self, top_k: int | None, threshold: float | None) -> None:
         """Raises `BadArgument` for options of a prediction that this model cannot take."""
+        if top_k is None and threshold is None:
+            return
+        if self.task == "regression":
+            raise BadArgument(
+                f"`top_k` and `threshold` are for classifications; {self.tag} is a regression: "
+                "leave them out."
+            )
         if top_k is not None and top_k < 1:
             raise BadArgument("`top_k` must be at least 1.")
         if threshold is None:
@@ -194,6 +211,13 @@ class ModelCard(_Frozen):
             )
         if not 0 <= threshold <= 1:
             raise BadArgument("`threshold` must lie between 0 and 1.")
+
+    def place(self, score: float) -> float | None:
+        """Where in the range a score lies, from 0 to 1; None without a range."""
+        if self.output_range is None:
+            return None
+        low, high = self.output_range
+        return (score - low) / (high - low) if high > low else 0.0
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -231,7 +255,19 @@ class Golden(_Frozen):
     """One golden image: an encoded file in `golden/` and what the graph must answer to it."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.[a-z]{2,5}$")
-    probabilities: list[float]
+    probabilities: list[float] | None = None
+    score: float | None = None
+    """Of a regression, in place of the probabilities."""
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        if (self.probabilities is None) == (self.score is None):
+            raise ValueError("an image has either probabilities or a score")
+        return self
+
+    @property
+    def answer(self) -> list[float] | float | None:
+        return self.score if self.probabilities is None else self.probabilities
 
 
 class GoldenSet(_Frozen):
@@ -239,7 +275,8 @@ class GoldenSet(_Frozen):
 
     schema_version: int = 1
     tolerance: float = Field(default=1e-3, ge=0, le=1e-2)
-    """Largest absolute difference allowed on another machine or provider."""
+    """Largest absolute difference allowed on another machine or provider; of scores, as a share of
+    the card's range, or else of the largest one here."""
     labels: list[str] | None = None
     """Those of the card, in its order: a card that was changed since gives itself away."""
     images: list[Golden]

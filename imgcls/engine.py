@@ -1,7 +1,8 @@
-"""card + graph -> probabilities: one ONNX Runtime session, checked before it is trusted.
+"""card + graph -> answers: one ONNX Runtime session, checked before it is trusted.
 
 The engine knows nothing of requests, batches or the store. It serves every kind of model, since
-all of them are one graph with the same input and outputs.
+all of them are one graph with the same input and outputs: the `probabilities` of a classification
+or the `score` of a regression, and an `embedding`.
 """
 
 import ctypes
@@ -30,6 +31,7 @@ class Engine:
         self.folder = folder
         self.card = card
         self._session = session
+        self._output = answer_name(card)
         self.on_cpu: bool = session.get_providers()[0] == "CPUExecutionProvider"
         self.parallel = side_by_side(threads) if self.on_cpu else 1
         """Runs that pay side by side."""
@@ -62,29 +64,29 @@ class Engine:
             raise BadModel(f"The graph of {card.tag} cannot be loaded: {err}") from err
         outputs = [output.name for output in session.get_outputs()]
         inputs = [argument.name for argument in session.get_inputs()]
-        if inputs != ["images"] or outputs[:1] != ["probabilities"]:
+        if inputs != ["images"] or outputs[:1] != [answer_name(card)]:
             raise BadModel(
-                f"The graph of {card.tag} must take `images` and give `probabilities` first; "
-                f"it takes {inputs} and gives {outputs}."
+                f"The graph of {card.tag}, a {card.task}, must take `images` and give "
+                f"`{answer_name(card)}` first; it takes {inputs} and gives {outputs}."
             )
         return cls(folder, card, session, threads)
 
-    def probabilities(self, pixels: images.Pixels) -> Floats:
-        """`uint8 [N, H, W, 3]` to `float32 [N, C]`, in the order of `card.labels`."""
+    def answers(self, pixels: images.Pixels) -> Floats:
+        """`uint8 [N, H, W, 3]` to probabilities `float32 [N, C]` in the order of `card.labels`, or
+        to the scores `float32 [N]` of a regression.
+        """
         if len(pixels) == 0:  # some graphs cannot take an empty batch
-            return np.zeros((0, len(self.card.labels)), np.float32)
-        result: Floats = self._session.run(["probabilities"], {"images": pixels})[0]
+            return np.zeros(self._shape(0), np.float32)
+        result: Floats = self._session.run([self._output], {"images": pixels})[0]
         return result
 
     def run(self, pixels: images.Pixels) -> tuple[Floats, Floats]:
-        """`uint8 [N, H, W, 3]` to probabilities `float32 [N, C]` and embedding `[N, D]`."""
+        """`uint8 [N, H, W, 3]` to what `answers` gives, and the embedding `float32 [N, D]`."""
         if len(pixels) == 0:
             empty = np.zeros((0, self.card.embedding_dim), np.float32)
-            return self.probabilities(pixels), empty
-        probabilities, embedding = self._session.run(
-            ["probabilities", "embedding"], {"images": pixels}
-        )
-        return probabilities, embedding
+            return self.answers(pixels), empty
+        answers, embedding = self._session.run([self._output, "embedding"], {"images": pixels})
+        return answers, embedding
 
     def warm_up(self, max_batch: int = 1) -> int:
         """Run blank images, so that no request pays for the first, and measure one.
@@ -93,13 +95,13 @@ class Engine:
         """
         shape = (self.card.preprocessing.height, self.card.preprocessing.width, 3)
         blank = np.zeros((1, *shape), np.uint8)
-        self.probabilities(blank)
+        self.answers(blank)
         started = time.perf_counter()
-        self.probabilities(blank)
+        self.answers(blank)
         self.seconds = time.perf_counter() - started
         batch = batch_size(self.seconds, max_batch) if self.on_cpu else max_batch
         if batch > 1:
-            self.probabilities(np.zeros((batch, *shape), np.uint8))
+            self.answers(np.zeros((batch, *shape), np.uint8))
         return batch
 
     def replay_goldens(self, batch: int = 1) -> None:
@@ -114,7 +116,7 @@ class Engine:
         pixels = []
         try:
             goldens = GoldenSet.model_validate_json(file.read_bytes())
-            expected = np.array([golden.probabilities for golden in goldens.images], np.float32)
+            expected = np.array([golden.answer for golden in goldens.images], np.float32)
             for golden in goldens.images:
                 file = golden_dir / golden.file
                 pixels.append(images.load(file.read_bytes(), self.card.preprocessing))
@@ -129,17 +131,44 @@ class Engine:
         batches = [np.stack(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]
         try:
             with ThreadPoolExecutor(self.parallel) as threads:
-                got = np.concatenate(list(threads.map(self.probabilities, batches)))
+                got = np.concatenate(list(threads.map(self.answers, batches)))
         except Exception as err:  # ONNX Runtime's own exceptions share no base class
             raise GateFailed(f"{tag} failed on its golden images: {err}") from err
-        shape = (len(pixels), len(self.card.labels))
-        if not got.shape == expected.shape == shape or not np.isfinite(got).all():
+        if (
+            not got.shape == expected.shape == self._shape(len(pixels))
+            or not np.isfinite(got).all()
+        ):
             raise GateFailed(f"{tag} gives other outputs for its golden images than it should.")
-        if (difference := float(np.abs(got - expected).max())) > goldens.tolerance:
+        allowed = goldens.tolerance * self._span(expected)
+        # Not a number, as an expected one may be, counts as different.
+        if not (difference := float(np.abs(got - expected).max())) <= allowed:
             raise GateFailed(
-                f"{tag} does not give its golden answers: probabilities differ by up to "
-                f"{difference:.2g}, and at most {goldens.tolerance:.2g} is allowed."
+                f"{tag} does not give its golden answers: they differ by up to {difference:.2g}, "
+                f"and at most {allowed:.2g} is allowed."
             )
+        if self.card.output_range is not None:
+            low, high = self.card.output_range
+            if got.min() < low - allowed or got.max() > high + allowed:
+                raise GateFailed(
+                    f"{tag} gives scores from {got.min():.4g} to {got.max():.4g}; its card says "
+                    f"that none lies outside {low:g} to {high:g}."
+                )
+
+    def _shape(self, count: int) -> tuple[int, ...]:
+        """Of the answers to `count` images."""
+        return (count, len(self.card.labels)) if self.card.labels else (count,)
+
+    def _span(self, expected: Floats) -> float:
+        """What a tolerance is a share of: 1 of probabilities; of scores, their range or size."""
+        if self.card.task == "classification":
+            return 1.0
+        low, high = self.card.output_range or (0.0, float(np.abs(expected).max()))
+        return high - low
+
+
+def answer_name(card: ModelCard) -> str:
+    """The graph's first output."""
+    return "score" if card.task == "regression" else "probabilities"
 
 
 def verdicts(probabilities: Floats, threshold: float | None) -> npt.NDArray[np.intp]:

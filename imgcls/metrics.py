@@ -25,6 +25,7 @@ WORK_SECONDS = (
 )  # fmt: skip
 BATCH_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+SCORE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 HISTOGRAMS = {
     "request_seconds": "Seconds from the images being read to their answer.",
@@ -32,6 +33,7 @@ HISTOGRAMS = {
     "batch_images": "Images that ran together.",
     "inference_seconds": "Seconds to run one batch.",
     "confidence": "Probability of the label of one answer.",
+    "score": "Score of one answer, from 0 to 1 of the model's range.",
 }
 """Fields of `ModelTallies`, as they are published: `imgcls_` goes before each name."""
 
@@ -61,6 +63,9 @@ class ModelTallies:
     batch_images: Tally = field(default_factory=lambda: Tally(BATCH_IMAGES))
     inference_seconds: Tally = field(default_factory=lambda: Tally(WORK_SECONDS))
     confidence: Tally = field(default_factory=lambda: Tally(CONFIDENCE))
+    score: Tally = field(default_factory=lambda: Tally(SCORE))
+    abstentions: int = 0
+    """Answers whose label is not probable enough."""
 
 
 class Metrics:
@@ -91,6 +96,12 @@ class Metrics:
         self._requests = prometheus.Counter(
             "imgcls_requests", "Requests answered by a model.", ["model"], registry=registry
         )
+        self._abstentions = prometheus.Counter(
+            "imgcls_abstentions",
+            "Answers of which the model is not sure enough.",
+            ["model"],
+            registry=registry,
+        )
         self._refusals = prometheus.Counter(
             "imgcls_refusals", "Refused requests and images.", ["code"], registry=registry
         )
@@ -119,6 +130,7 @@ class Metrics:
         self._models: dict[str, ModelTallies] = {}
         self._refused: Counter[str] = Counter()
         self._published: dict[tuple[str, str], _Published] = {}
+        self._published_abstentions: Counter[str] = Counter()
         self._published_refusals: Counter[str] = Counter()
         self._published_active: str | None = None
         self._published_queues: set[str] = set()
@@ -149,6 +161,9 @@ class Metrics:
                 new = published.update(tally)
                 if new and name == "request_seconds":
                     self._requests.labels(tag).inc(new)
+            if new := tallies.abstentions - self._published_abstentions[tag]:
+                self._abstentions.labels(tag).inc(new)
+                self._published_abstentions[tag] += new
         for code, count in self._refused.items():
             if new := count - self._published_refusals[code]:
                 self._refusals.labels(code).inc(new)

@@ -21,6 +21,14 @@ from imgcls.logs import request_id
 logger = logging.getLogger("imgcls.monitor")
 
 NAME = "imgcls_predictions"
+_PREDICTED = {
+    "label": "categorical",
+    "probability": "numerical",
+    "abstained": "categorical",
+    "score": "numerical",
+}
+"""Fields of a prediction and their types. BentoML's file has one schema, so that each is in every
+record, and null where it does not apply."""
 _MAX_WAITING = 1000
 """Answers that may wait to be written; more are left out rather than kept in memory."""
 
@@ -57,8 +65,8 @@ class PredictionLog:
                 record.log(request_id(), "x_request_id", "feature", "categorical")
                 record.log(sha256, "image_sha256", "feature", "categorical")
                 record.log(model, "model", "feature", "categorical")
-                record.log(prediction["label"], "label", "prediction", "categorical")
-                record.log(prediction["probability"], "probability", "prediction", "numerical")
+                for name, kind in _PREDICTED.items():
+                    record.log(prediction.get(name), name, "prediction", kind)
         except Exception:  # whatever fails, predictions go on
             logger.exception("A prediction was not logged")
         finally:

@@ -27,6 +27,7 @@ from imgcls.data.source import Source, open_source
 from imgcls.data.summary import ARCHIVE_SUFFIXES
 from imgcls.engine import Engine, Floats, verdicts
 from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge
+from imgcls.prediction import score
 from imgcls.settings import usable_cores
 
 Read = Callable[[], bytes]
@@ -42,12 +43,19 @@ class Answers:
     """A batch of answers, in the order of the files. Lists have length N."""
 
     paths: list[str]
+    errors: list[str | None]
     labels: list[str | None]
+    """None, as all that follow, where there is an error, and in a regression."""
     probability: list[float | None]
     """Of the label."""
+    abstained: list[bool | None]
+    """None too where the model never abstains."""
     probabilities: Floats
     """`float32 [N, C]`; NaN where there is an error, or where `top_k` left a class out."""
-    errors: list[str | None]
+    scores: list[float | None]
+    """Of a regression alone."""
+    intervals: list[tuple[float, float] | None]
+    """None too where the model gives none."""
 
 
 class Inputs:
@@ -140,22 +148,38 @@ def _answer(
     card = engine.card
     pictures = [p for p in pixels if not isinstance(p, BadImage)]
     good = [i for i, picture in enumerate(pixels) if not isinstance(picture, BadImage)]
-    errors = [p.message if isinstance(p, BadImage) else None for p in pixels]
-    labels: list[str | None] = [None] * len(paths)
-    probability: list[float | None] = [None] * len(paths)
-    table = np.full((len(paths), len(card.labels)), np.nan, np.float32)
-    if good:
-        rows = engine.probabilities(np.stack(pictures))
-        limit = card.threshold if threshold is None else threshold
-        chosen = verdicts(rows, limit).tolist()
-        for i, row, verdict in zip(good, rows, chosen, strict=True):
-            labels[i], probability[i] = card.labels[verdict], round(float(row[verdict]), 6)
-        if top_k is not None and top_k < rows.shape[1]:
-            dropped = np.argsort(-rows, axis=1, kind="stable")[:, top_k:]
-            rows = rows.copy()
-            np.put_along_axis(rows, dropped, np.nan, axis=1)
-        table[good] = rows
-    return Answers(paths, labels, probability, table, errors)
+    count = len(paths)
+    made = Answers(
+        paths=paths,
+        errors=[p.message if isinstance(p, BadImage) else None for p in pixels],
+        labels=[None] * count,
+        probability=[None] * count,
+        abstained=[None] * count,
+        probabilities=np.full((count, len(card.labels)), np.nan, np.float32),
+        scores=[None] * count,
+        intervals=[None] * count,
+    )
+    if not good:
+        return made
+    rows = engine.answers(np.stack(pictures))
+    if card.task == "regression":
+        for i, value in zip(good, rows.tolist(), strict=True):
+            found = score(card, value)
+            made.scores[i], made.intervals[i] = found["score"], found.get("interval")
+        return made
+    limit = card.threshold if threshold is None else threshold
+    chosen = verdicts(rows, limit).tolist()
+    for i, row, verdict in zip(good, rows, chosen, strict=True):
+        probability = float(row[verdict])
+        made.labels[i], made.probability[i] = card.labels[verdict], round(probability, 6)
+        if card.abstain_below is not None:
+            made.abstained[i] = probability < card.abstain_below
+    if top_k is not None and top_k < rows.shape[1]:
+        dropped = np.argsort(-rows, axis=1, kind="stable")[:, top_k:]
+        rows = rows.copy()
+        np.put_along_axis(rows, dropped, np.nan, axis=1)
+    made.probabilities[good] = rows
+    return made
 
 
 def _load(read: Read, card: ModelCard) -> images.Pixels | BadImage:

@@ -26,8 +26,8 @@ def document(service: Any, version: str) -> dict[str, Any]:
     spec["info"] = {
         "title": "imgcls",
         "version": version,
-        "description": "Image classification: predictions from the active model, and everything "
-        "needed to train another and to replace it.",
+        "description": "Image classification and regression: predictions from the active model, "
+        "and everything needed to train another and to replace it.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     }
     schemas = spec["components"]["schemas"]

@@ -18,11 +18,12 @@ import numpy as np
 
 from imgcls import images
 from imgcls.batcher import Batcher
-from imgcls.card import ModelCard, Preprocessing
-from imgcls.engine import Engine, Floats, side_by_side, verdicts
+from imgcls.card import Preprocessing
+from imgcls.engine import Engine, Floats, side_by_side
 from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel, Overloaded
 from imgcls.files import Stamp
-from imgcls.metrics import ModelTallies, get_metrics
+from imgcls.metrics import get_metrics
+from imgcls.prediction import render
 from imgcls.registry import Registry
 from imgcls.sessions import Passed, Sessions
 from imgcls.settings import Settings, get_settings
@@ -153,7 +154,7 @@ class Predictor:
                     raise answer
                 else:
                     predictions.append(render(card, answer, top_k=top_k, threshold=threshold))
-        self._count(batcher.engine.tallies, predictions, time.monotonic() - started)
+        self._count(batcher.engine, predictions, time.monotonic() - started)
         return {"model": card.tag, "predictions": predictions}
 
     async def _answer(self, batcher: Batcher, file: bytes, deadline: float) -> Floats:
@@ -174,15 +175,19 @@ class Predictor:
         batcher.engine.tallies.decode_seconds.add(time.monotonic() - started)
         return await batcher.submit(pixels, deadline=deadline)
 
-    def _count(
-        self, tallies: ModelTallies, predictions: list[dict[str, Any]], seconds: float
-    ) -> None:
+    def _count(self, engine: Watched, predictions: list[dict[str, Any]], seconds: float) -> None:
+        tallies = engine.tallies
         tallies.request_seconds.add(seconds)
         for prediction in predictions:
             if "error" in prediction:
                 self._metrics.refused(prediction["code"])
+            elif "score" in prediction:
+                if (place := engine.card.place(prediction["score"])) is not None:
+                    tallies.score.add(place)
             else:
                 tallies.confidence.add(prediction["probability"])
+                if prediction.get("abstained"):
+                    tallies.abstentions += 1
 
     async def ready(self) -> bool:
         """Whether `/predict` works: true with no model active, which is a normal first state.
@@ -339,21 +344,6 @@ class Predictor:
             max_queue=settings.max_queue,
         )
         return batcher
-
-
-def render(
-    card: ModelCard, row: Floats, *, top_k: int | None = None, threshold: float | None = None
-) -> dict[str, Any]:
-    """One `Prediction` from the probabilities `float32 [C]` of one image."""
-    verdict = int(verdicts(row, card.threshold if threshold is None else threshold))
-    values = row.tolist()
-    # Sorting a few numbers is quicker without NumPy; equal ones keep their order.
-    shown = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
-    return {
-        "label": card.labels[verdict],
-        "probability": round(values[verdict], 6),
-        "probabilities": {card.labels[i]: round(values[i], 6) for i in shown},
-    }
 
 
 class _Giant(Exception):

@@ -227,12 +227,17 @@ class Registry:
     def start_shadow(self, tag: str, rate: float) -> None:
         """Let a model that has passed the gate shadow the share `rate` of the active one's answers.
 
-        Raises `ModelNotFound`, or `Conflict` for the active model.
+        Raises `ModelNotFound`, or `Conflict` for the active model and for one of another task.
         """
         with locked(self.home / "registry.lock"):
-            card = self.get(tag)
-            if card.tag == self.active():
+            card, active = self.get(tag), self.active()
+            if card.tag == active:
                 raise Conflict(f"{card.tag} is active; a shadow is compared with the active model.")
+            if active is not None and (task := self.get(active).task) != card.task:
+                raise Conflict(
+                    f"{card.tag} is a {card.task} and cannot be compared with the active model "
+                    f"{active}, a {task}; name a model of the same task."
+                )
             self.shadow.start(card.tag, rate)
 
     def promotions(self) -> list[dict[str, Any]]:

@@ -14,15 +14,27 @@ CARD_EXAMPLE = "pets:20261121083000a1b2c3"
 
 
 class Prediction(BaseModel):
-    """The answer for one image: a label with probabilities, or an error."""
+    """The answer for one image: a label with probabilities, a score, or an error.
+
+    What does not apply is left out.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "label": "cat",
-                "probability": 0.91,
-                "probabilities": {"cat": 0.91, "dog": 0.07, "horse": 0.02},
-            }
+            "examples": [
+                {
+                    "label": "cat",
+                    "probability": 0.91,
+                    "probabilities": {"cat": 0.91, "dog": 0.07, "horse": 0.02},
+                },
+                {
+                    "label": "cat",
+                    "probability": 0.51,
+                    "probabilities": {"cat": 0.51, "dog": 0.47, "horse": 0.02},
+                    "abstained": True,
+                },
+                {"score": 7.3, "interval": [6.1, 8.5]},
+            ]
         }
     )
 
@@ -31,6 +43,13 @@ class Prediction(BaseModel):
     """Probability of `label`."""
     probabilities: dict[str, float] | None = None
     """By class, largest first; `top_k` keeps only the first ones."""
+    abstained: bool | None = None
+    """Whether `label` is less probable than the model needs to be sure; only of models that abstain
+    at all. The label is then but the likeliest guess."""
+    score: float | None = None
+    """Of a regression, in units of its target, within the model's range."""
+    interval: tuple[float, float] | None = None
+    """Holds the truth as often as the model's card says (`interval.coverage`), within its range."""
     error: str | None = Field(None, examples=["The JPEG image is damaged or cut short."])
     code: str | None = Field(None, examples=["broken_image"])
 
@@ -69,6 +88,10 @@ class ModelRow(BaseModel):
     recipe: str
     backbone: str | None
     labels: list[str]
+    target: str | None = None
+    """What a regression's score is."""
+    output_range: tuple[float, float] | None = None
+    """In which all scores of a regression lie."""
     metrics: dict[str, float]
     """accuracy, macro_f1 and log_loss; mae, rmse, r2 and spearman of a regression."""
     hyperparameters: dict[str, Any]
@@ -86,6 +109,8 @@ class ModelRow(BaseModel):
             recipe=card.recipe_name,
             backbone=card.backbone,
             labels=card.labels,
+            target=card.target,
+            output_range=card.output_range,
             metrics=card.metrics.headline(),
             hyperparameters=card.hyperparameters,
             dataset=card.dataset.tag,
@@ -113,13 +138,18 @@ class Opinion(BaseModel):
     """What one model says to an image."""
 
     model: str
-    label: str
-    probability: float
+    label: str | None = None
+    probability: float | None = None
     """Of `label`."""
+    abstained: bool | None = None
+    score: float | None = None
+    """Of a regression, in place of the label."""
+    interval: tuple[float, float] | None = None
 
 
 class Disagreement(BaseModel):
-    """An image to which the shadow gave another label than the active model."""
+    """An image to which the shadow gave another label than the active model, or a score outside
+    the active model's prediction interval."""
 
     time: datetime
     image: str
@@ -135,9 +165,11 @@ class ShadowCounts(BaseModel):
     agreed: int = 0
     disagreed: int = 0
     failed: int = 0
-    """The shadow could not answer."""
+    """The shadow could not answer, or is of another task than the active model."""
     dropped: int = 0
     """Chosen, but there was no time or room for them."""
+    difference: float = 0.0
+    """Of regressions: the sum of the absolute differences of the two scores."""
 
 
 class ShadowReport(ShadowCounts):

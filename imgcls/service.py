@@ -120,7 +120,7 @@ class PredictRequest(FormRequest):
         description="One or more image files.", json_schema_extra={"minItems": 1}
     )
     model: ModelTag | None = Field(None, description="A model's tag; the active model if left out.")
-    top_k: int | None = Field(None, description="Keep only the k largest probabilities.")
+    top_k: int | None = Field(None, description="Classes: keep only the k largest probabilities.")
     threshold: float | None = Field(None, description="Two classes: overrides the model's own.")
 
 
@@ -271,7 +271,7 @@ class ImageClassifier:
         top_k: int | None = None,
         threshold: float | None = None,
     ) -> dict[str, Any]:
-        """Classify one or more images with the active model, or with `model`."""
+        """Classify or score one or more images with the active model, or with `model`."""
         hangup = dropped_if_gone(CONTEXT.request.receive)
         size = sum(image.size or 0 for image in images)
         with hangup, self.predictor.admitted(len(images), size):

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from imgcls import images
-from imgcls.engine import Engine, gate, verdicts
+from imgcls.card import ModelCard
+from imgcls.engine import Engine, gate
 from imgcls.errors import BadImage
 from imgcls.files import Stamp
+from imgcls.prediction import render
 from imgcls.registry import Registry
 from imgcls.schemas import Disagreement, Opinion, ShadowCounts
 from imgcls.settings import Settings, get_settings
@@ -39,6 +41,9 @@ _REST = 3.0
 """Rest after an image, as a multiple of the time that it took."""
 _FLUSH = 1.0
 """Seconds between two additions to the counts on disk."""
+_FAR = 0.1
+"""Scores of models without an interval differ by more than this share of the range, or of the score
+where there is no range either."""
 
 
 class Shadow:
@@ -79,11 +84,7 @@ class Shadow:
         for file, prediction in zip(files, answer["predictions"], strict=True):
             if "error" in prediction or random.random() >= self._rate:
                 continue
-            opinion = Opinion(
-                model=answer["model"],
-                label=prediction["label"],
-                probability=prediction["probability"],
-            )
+            opinion = Opinion.model_validate({"model": answer["model"], **prediction})
             try:
                 if len(file) > _MAX_BYTES:
                     raise queue.Full
@@ -130,7 +131,7 @@ class Shadow:
         card = self._engine.card
         try:
             pixels = images.load(file, card.preprocessing)
-            row = self._engine.probabilities(pixels[np.newaxis])[0]
+            row = self._engine.answers(pixels[np.newaxis])[0]
         except BadImage:  # the active model's decoder read it at another scale
             self._counts.failed += 1
             return
@@ -138,9 +139,14 @@ class Shadow:
             logger.exception("The shadow %s failed on an image", card.tag)
             self._counts.failed += 1
             return
-        verdict = int(verdicts(row, card.threshold))
+        shadow = Opinion.model_validate({"model": card.tag, **render(card, row)})
+        if (shadow.score is None) != (active.score is None):
+            self._counts.failed += 1
+            return
         self._counts.scored += 1
-        if card.labels[verdict] == active.label:
+        if shadow.score is not None and active.score is not None:
+            self._counts.difference += abs(shadow.score - active.score)
+        if _agree(active, shadow, card):
             self._counts.agreed += 1
             return
         self._counts.disagreed += 1
@@ -150,11 +156,7 @@ class Shadow:
             time=now,
             image=f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}.{kind}",
             active=active,
-            shadow=Opinion(
-                model=card.tag,
-                label=card.labels[verdict],
-                probability=round(float(row[verdict]), 6),
-            ),
+            shadow=shadow,
         )
         self._found.append((disagreement, file))
 
@@ -168,3 +170,14 @@ class Shadow:
         self._dropped_before += self._counts.dropped
         self._counts = ShadowCounts()
         self._found.clear()
+
+
+def _agree(active: Opinion, shadow: Opinion, card: ModelCard) -> bool:
+    """`card` is the shadow's."""
+    if active.score is None or shadow.score is None:
+        return active.label == shadow.label
+    if active.interval is not None:
+        low, high = active.interval
+        return low <= shadow.score <= high
+    low, high = card.output_range or (0.0, abs(active.score))
+    return abs(shadow.score - active.score) <= _FAR * (high - low)

@@ -27,14 +27,14 @@ class Watched:
         self.answered_at = 0.0
         """`time.monotonic()` at the end of the last batch that ran without an error."""
 
-    def probabilities(self, pixels: Pixels) -> Floats:
-        """`uint8 [N, H, W, 3]` to `float32 [N, C]`, as `Engine.probabilities`."""
+    def answers(self, pixels: Pixels) -> Floats:
+        """As `Engine.answers`."""
         started = time.monotonic()
         if self._drift is not None and started >= self._next_look:
             self._next_look = started + LOOK_SECONDS
             rows, embedding = self.engine.run(pixels)
         else:
-            rows, embedding = self.engine.probabilities(pixels), None
+            rows, embedding = self.engine.answers(pixels), None
         with self._counting:
             if self._drift is not None and embedding is not None:
                 self._drift.add(embedding)

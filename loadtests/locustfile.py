@@ -340,8 +340,8 @@ def _fault(response: Any, sent: float) -> str | None:
         return f"{response.status_code}: {(response.text or '')[:200]}"
     answer = response.json()
     predictions = answer.get("predictions", [])
-    if len(predictions) != 1 or not predictions[0].get("label"):
-        return f"no label: {predictions}"
+    if len(predictions) != 1 or not {"label", "score"} & predictions[0].keys():
+        return f"neither label nor score: {predictions}"
     if not activations.allows(answer["model"], sent, time.monotonic()):
         return "the answer is from a model that is no longer active"
     return None

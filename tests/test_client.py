@@ -30,7 +30,7 @@ from imgcls.errors import (
     NoActiveModel,
 )
 from tests.conftest import Server
-from tests.fakes import class_folders, jpeg, left_behind, tiny_model
+from tests.fakes import class_folders, jpeg, left_behind, tiny_model, tiny_regression
 
 
 @pytest.fixture
@@ -73,6 +73,22 @@ def test_a_threshold_moves_the_verdict(client: Client, server: Server, tmp_path:
     two = tiny_model(tmp_path / "two", server.registry, "two", ("red", "green"), threshold=0.5)
     assert client.predict(jpeg("red"), model=two).predictions[0].label == "red"
     assert client.predict(jpeg("red"), model=two, threshold=0).predictions[0].label == "green"
+
+
+def test_scores_and_abstentions_have_their_fields(
+    client: Client, server: Server, tag: str, tmp_path: Path
+) -> None:
+    scores = tiny_regression(tmp_path / "r", server.registry)
+    white = client.predict(jpeg("white"), model=scores).predictions[0]
+    assert (white.score, white.interval, white.label) == (10.0, (8.8, 10.0), None)
+    assert (client.info(scores).task, client.list("bright").models[0].target) == (
+        "regression",
+        "brightness",
+    )
+    careful = tiny_model(tmp_path / "c", server.registry, "careful", abstain_below=0.9)
+    answers = client.predict([jpeg("red"), jpeg("grey")], model=careful).predictions
+    assert [answer.abstained for answer in answers] == [False, True]
+    assert client.predict(jpeg("red"), model=tag).predictions[0].abstained is None
 
 
 def test_one_bad_image_raises_and_among_several_it_is_told(client: Client, tag: str) -> None:

@@ -14,7 +14,7 @@ from imgcls.metrics import ModelTallies
 from imgcls.predictor import Predictor
 from imgcls.registry import Registry
 from imgcls.watch import Watched
-from tests.fakes import jpeg, tiny_model
+from tests.fakes import jpeg, tiny_model, tiny_regression
 
 
 def draw(count: int, shift: float = 0.0, dims: int = 16, seed: int = 0) -> Floats:
@@ -97,7 +97,7 @@ def test_a_damaged_reference_costs_the_score_and_nothing_else(
     tag = tiny_model(tmp_path / "m", registry)
     (registry.folder(tag) / REFERENCE_FILE).write_bytes(damaged)
     watched = Watched(Engine.load(registry.folder(tag)), ModelTallies())
-    assert watched.probabilities(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 3)
+    assert watched.answers(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 3)
     assert watched.drift() is None
     assert REFERENCE_FILE in caplog.text
 
@@ -151,6 +151,20 @@ def test_live_images_move_the_score(
     score = run(watched(registry, tmp_path / "m", monkeypatch), colours * 50)
     assert score is not None
     assert expected(score), score
+
+
+def test_a_regression_drifts_too(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgcls.watch.LOOK_SECONDS", 0)
+    folder = registry.folder(tiny_regression(tmp_path / "m", registry))
+    engine = Engine.load(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    reference(engine.run(pixels)[1]).save(folder)
+    watched = Watched(engine, ModelTallies())
+    for _ in range(3):
+        assert watched.answers(np.zeros((40, 32, 32, 3), np.uint8)).tolist() == [0] * 40
+    assert (watched.drift() or 0) > 5
 
 
 def test_probes_of_readiness_are_no_images(

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"card", "files", "recipes", "console", "http", "hangup", "drift", "monitor"},
     {"images", "schemas"},
     {"data", "engine", "guard", "jobs", "shadow_files"},
-    {"watch"},
+    {"watch", "prediction"},
     {"batcher", "eda", "offline", "registry", "openapi"},
     {"sessions", "shadow"},
     {"predictor", "client"},

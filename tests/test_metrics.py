@@ -17,7 +17,7 @@ from imgcls.drift import Reference
 from imgcls.metrics import BATCH_IMAGES, REQUEST_SECONDS, Metrics
 from imgcls.watch import LOOK_SECONDS
 from tests.conftest import Server, start_server
-from tests.fakes import jpeg, tiny_model
+from tests.fakes import jpeg, tiny_model, tiny_regression
 
 BROKEN = b"\xff\xd8\xff broken"
 
@@ -52,9 +52,10 @@ def eventually(check: Callable[[], bool], seconds: float = 15) -> bool:
     return True
 
 
-def predict(server: Server, *contents: bytes) -> int:
+def predict(server: Server, *contents: bytes, **options: str) -> int:
     files = [("images", (f"{n}.jpg", data)) for n, data in enumerate(contents)]
-    return httpx.post(f"{server.url}/predict", files=files, timeout=30).status_code
+    url = f"{server.url}/predict"
+    return httpx.post(url, files=files, data=options, timeout=30).status_code
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,27 @@ def test_metrics_move_by_what_was_sent(server: Server, tmp_path: Path) -> None:
         assert now(refusals, code=code) - before(refusals, code=code) == count, code
     assert now.types["imgcls_request_seconds"] == "histogram"
     assert now.types["imgcls_requests"] == "counter"
+
+
+def test_scores_are_counted_by_their_place_in_the_range_and_abstentions_by_model(
+    server: Server, tmp_path: Path
+) -> None:
+    scores = tiny_regression(tmp_path / "r", server.registry, output_range=(0, 90))
+    assert predict(server, jpeg("black"), jpeg("grey"), jpeg("white"), model=scores) == 200
+    careful = tiny_model(tmp_path / "c", server.registry, "careful", abstain_below=0.9)
+    assert predict(server, jpeg("red"), jpeg("grey"), jpeg("grey"), model=careful) == 200
+    plain = activate(server, tmp_path / "m")
+    assert predict(server, jpeg("grey")) == 200
+    assert eventually(lambda: scrape(server)("imgcls_confidence_count", model=plain) == 1)
+    now = scrape(server)
+    assert now("imgcls_score_count", model=scores) == 3
+    assert now("imgcls_score_sum", model=scores) == pytest.approx(0 + 0.5 + 1, abs=0.01)
+    assert now("imgcls_score_bucket", model=scores, le="0.0") == 1
+    assert now("imgcls_score_bucket", model=scores, le="1.0") == 3
+    assert now("imgcls_confidence_count", model=scores) == 0
+    assert now("imgcls_abstentions_total", model=careful) == 2
+    assert now("imgcls_confidence_count", model=careful) == 3
+    assert now("imgcls_abstentions_total", model=plain) == 0
 
 
 def test_the_drift_score_is_published_once_enough_images_have_come(

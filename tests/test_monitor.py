@@ -12,7 +12,7 @@ import pytest
 from imgcls import monitor
 from imgcls.monitor import PredictionLog
 from tests.conftest import start_server
-from tests.fakes import jpeg, tiny_model
+from tests.fakes import jpeg, tiny_model, tiny_regression
 
 ANSWER = {"model": "a:1", "predictions": [{"label": "red", "probability": 0.9}]}
 
@@ -31,14 +31,19 @@ def test_logged_predictions_name_the_request_the_image_and_the_answer(tmp_path: 
         headers = {"x-request-id": "sampled-1"}
         answer = httpx.post(f"{server.url}/predict", files=files, headers=headers, timeout=30)
         assert answer.status_code == 200
+        scores = tiny_regression(tmp_path / "r", server.registry)
+        white = {"images": jpeg("white")}
+        httpx.post(f"{server.url}/predict", files=white, data={"model": scores}, timeout=30)
         lines: list[dict[str, Any]] = []
         deadline = time.monotonic() + 10
-        while len(lines) < 2 and time.monotonic() < deadline:
+        while len(lines) < 3 and time.monotonic() < deadline:
             time.sleep(0.1)
             logs = (tmp_path / "log" / monitor.NAME / "data").glob("data.*.log")
             lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     finally:
         server.stop()
+    *lines, scored = lines
+    assert (scored["model"], scored["score"], scored["label"]) == (scores, 10.0, None)
     assert [line["label"] for line in lines] == ["red", "blue"]
     assert [line["image_sha256"] for line in lines] == [
         hashlib.sha256(pictures[n]).hexdigest() for n in (0, 2)
@@ -46,6 +51,7 @@ def test_logged_predictions_name_the_request_the_image_and_the_answer(tmp_path: 
     for line in lines:
         assert (line["model"], line["x_request_id"]) == (tag, "sampled-1")
         assert 0.9 < line["probability"] <= 1
+        assert (line["abstained"], line["score"]) == (None, None)
 
 
 @pytest.mark.parametrize(("rate", "least", "most"), [(0, 0, 0), (0.2, 120, 280), (1, 1000, 1000)])

@@ -337,18 +337,18 @@ def test_a_request_under_way_finishes_with_the_model_it_began_with(
     a = tiny_model(tmp_path / "a", registry)
     b = tiny_model(tmp_path / "b", registry, bias=GREENISH)
     entered, go_on = threading.Event(), threading.Event()
-    probabilities = Engine.probabilities
+    answers = Engine.answers
 
     def slow(self: Engine, pixels: Any) -> Any:
         if self.card.tag == a:
             entered.set()
             go_on.wait(10)
-        return probabilities(self, pixels)
+        return answers(self, pixels)
 
     async def check(predictor: Predictor) -> None:
         await predictor.set(b)
         await predictor.set(a)
-        monkeypatch.setattr(Engine, "probabilities", slow)
+        monkeypatch.setattr(Engine, "answers", slow)
         under_way = asyncio.create_task(predictor.predict([jpeg("red")]))
         assert await asyncio.to_thread(entered.wait, 10)
         await predictor.set(b)

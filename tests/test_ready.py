@@ -71,9 +71,9 @@ def test_an_engine_that_fails_or_gives_nonsense_is_not_ready(
         assert await predictor.ready()
         monkeypatch.setattr("imgcls.predictor._READY_SECONDS", 0)
         with monkeypatch.context() as broken:
-            broken.setattr(Engine, "probabilities", lambda *_: 1 / 0)
+            broken.setattr(Engine, "answers", lambda *_: 1 / 0)
             assert not await predictor.ready()
-            broken.setattr(Engine, "probabilities", lambda *_: np.full((1, 3), np.nan, np.float32))
+            broken.setattr(Engine, "answers", lambda *_: np.full((1, 3), np.nan, np.float32))
             assert not await predictor.ready()
         assert await predictor.ready()
 
@@ -87,7 +87,7 @@ def test_an_engine_that_hangs_is_not_ready(
     monkeypatch.setattr("imgcls.predictor._PROBE_SECONDS", 0.1)
 
     async def check(predictor: Predictor) -> None:
-        monkeypatch.setattr(Engine, "probabilities", lambda *_: time.sleep(0.5))
+        monkeypatch.setattr(Engine, "answers", lambda *_: time.sleep(0.5))
         assert not await predictor.ready()
 
     run(registry, check)
@@ -100,7 +100,7 @@ def test_an_answer_is_proof_for_a_while(
 
     async def check(predictor: Predictor) -> None:
         await predictor.predict([jpeg()])
-        monkeypatch.setattr(Engine, "probabilities", lambda *_: 1 / 0)
+        monkeypatch.setattr(Engine, "answers", lambda *_: 1 / 0)
         assert await predictor.ready()
         monkeypatch.setattr("imgcls.predictor._READY_SECONDS", 0)
         assert not await predictor.ready()

@@ -20,7 +20,7 @@ from imgcls.http import endpoint
 from imgcls.schemas import ActiveResponse
 from imgcls.service import Nothing
 from tests.conftest import Server, start_server
-from tests.fakes import class_folders, jpeg, tiny_model
+from tests.fakes import class_folders, jpeg, tiny_model, tiny_regression
 
 GREENISH = (0.0, 30.0, 0.0)
 
@@ -79,6 +79,64 @@ def test_one_image_may_be_the_body_itself(http: httpx.Client, active: str) -> No
     assert raw(jpeg()[:300]).json()["code"] == "broken_image"
     assert raw(b"").json()["code"] == "empty_image"
     assert raw(jpeg(), kind="audio/jpeg").status_code == 415
+
+
+def test_a_regression_answers_with_scores_and_intervals_within_its_range(
+    http: httpx.Client, server: Server, active: str, tmp_path: Path
+) -> None:
+    tag = tiny_regression(tmp_path / "r", server.registry)
+    by_name = http.post("/predict", files=files(jpeg("grey")), data={"model": tag}).json()
+    assert http.post("/set", json={"tag": tag}).json() == {"active": tag, "previous": active}
+    body = http.post("/predict", files=files(*map(jpeg, ("black", "grey", "white")), b"x")).json()
+    assert body["model"] == tag
+    black, grey, white, broken = body["predictions"]
+    assert black == {"score": 0.0, "interval": [0.0, 1.2]}
+    assert white == {"score": 10.0, "interval": [8.8, 10.0]}
+    assert by_name == {"model": tag, "predictions": [grey]}
+    assert grey["score"] == pytest.approx(5, abs=0.1)
+    assert grey["interval"] == pytest.approx([grey["score"] - 1.2, grey["score"] + 1.2])
+    assert broken.keys() == {"error", "code"}
+    raw = http.post("/predict", content=jpeg("grey"), headers={"content-type": "image/jpeg"})
+    assert raw.json()["predictions"] == [grey]
+    for option in ({"top_k": "2"}, {"threshold": "0.5"}):
+        refused = http.post("/predict", files=files(jpeg()), data=option)
+        assert (refused.status_code, refused.json()["code"]) == (400, "bad_argument")
+        assert "regression" in refused.json()["error"]
+    row = http.post("/list", json={"name": "bright"}).json()["models"][0]
+    assert (row["task"], row["labels"], row["target"]) == ("regression", [], "brightness")
+    assert (row["output_range"], row["metrics"]["mae"]) == ([0, 10], 0.4)
+    card = http.post("/info", json={"tag": tag}).json()
+    assert card["interval"] == {"coverage": 0.9, "half_width": 1.2}
+    assert http.post("/rollback").json()["active"] == active
+    classified = http.post("/predict", files=files(jpeg("red"))).json()["predictions"][0]
+    assert (classified["label"], "score" in classified) == ("red", False)
+
+
+def test_a_model_without_an_interval_gives_the_score_alone(
+    http: httpx.Client, server: Server, tmp_path: Path
+) -> None:
+    tag = tiny_regression(tmp_path / "r", server.registry, half_width=None)
+    body = http.post("/predict", files=files(jpeg("white")), data={"model": tag}).json()
+    assert body["predictions"] == [{"score": 10.0}]
+
+
+def test_an_unsure_model_abstains_and_says_so(
+    http: httpx.Client, server: Server, active: str, tmp_path: Path
+) -> None:
+    careful = tiny_model(tmp_path / "c", server.registry, "careful", abstain_below=0.9)
+    pictures = files(*map(jpeg, ("red", "grey")))
+    sure, unsure = http.post("/predict", files=pictures, data={"model": careful}).json()[
+        "predictions"
+    ]
+    plain = http.post("/predict", files=pictures).json()["predictions"]
+    assert (sure["label"], sure["abstained"]) == ("red", False)
+    assert unsure["abstained"] is True
+    assert max(unsure["probabilities"].values()) < 0.9
+    assert sum(unsure["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert [p | {"abstained": a} for p, a in zip(plain, (False, True), strict=True)] == [
+        sure,
+        unsure,
+    ]
 
 
 def test_a_bad_image_costs_only_its_sender(http: httpx.Client, active: str) -> None:
@@ -360,7 +418,9 @@ def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client
     assert [option.get("type") for option in fit["recipe"]["anyOf"]] == ["string", "object"]
     assert "examples" in fit["overrides"]
     assert schemas["PredictRequest"]["properties"]["images"]["items"]["format"] == "binary"
-    assert "probabilities" in schemas["Prediction"]["properties"]
+    assert {"probabilities", "abstained", "score", "interval"} <= set(
+        schemas["Prediction"]["properties"]
+    )
     for route in routes:
         responses = spec["paths"][route]["post"]["responses"]
         assert {"200", "400", "404", "409"} <= set(responses)

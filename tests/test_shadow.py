@@ -18,7 +18,7 @@ from imgcls.schemas import Disagreement, Opinion, ShadowCounts
 from imgcls.settings import Settings
 from imgcls.shadow import Shadow
 from tests.conftest import start_server
-from tests.fakes import jpeg, tiny_model
+from tests.fakes import jpeg, tiny_model, tiny_regression
 
 GREENISH = (0.0, 30.0, 0.0)
 RED = {"label": "red", "probability": 0.99}
@@ -80,19 +80,55 @@ def test_disagreements_are_counted_and_kept_with_their_images(
     assert kept[newest.image] == jpeg("red", (44, 30))
 
 
+@pytest.mark.parametrize("interval", [(3.8, 6.2), None])
+def test_scores_agree_within_the_active_models_interval_or_a_tenth_of_the_range(
+    registry: Registry, tmp_path: Path, shadow: Shadow, interval: tuple[float, float] | None
+) -> None:
+    active = tiny_regression(tmp_path / "a", registry)
+    registry.point(active)
+    registry.start_shadow(tiny_regression(tmp_path / "b", registry, "other"), 1.0)
+    assert loaded(shadow)
+    grey = {"score": 5.0} | ({"interval": interval} if interval else {})
+    shadow.offer([jpeg("grey"), jpeg("white")], answer(active, grey, grey))
+    assert eventually(lambda: registry.shadow.report().scored == 2)
+    report = registry.shadow.report()
+    assert (report.agreed, report.disagreed, report.failed) == (1, 1, 0)
+    assert report.difference == pytest.approx(5, abs=0.2)
+    (white,) = report.disagreements
+    assert (white.active.score, white.active.interval) == (5.0, interval)
+    assert (white.shadow.score, white.shadow.interval) == (10.0, (8.8, 10.0))
+    shown = CliRunner().invoke(app, ["models", "shadow"]).stdout
+    assert "10 (8.8 to 10)" in shown
+    assert "differ by 2.5" in shown
+
+
+def test_models_of_different_tasks_are_not_compared(
+    registry: Registry, pair: tuple[str, str], tmp_path: Path, shadow: Shadow
+) -> None:
+    scores = tiny_regression(tmp_path / "r", registry)
+    with pytest.raises(Conflict, match="same task"):
+        registry.start_shadow(scores, 1.0)
+    registry.start_shadow(pair[1], 1.0)
+    registry.point(scores)
+    assert loaded(shadow)
+    shadow.offer([jpeg("red")], answer(scores, {"score": 3.0}))
+    assert eventually(lambda: registry.shadow.report().failed == 1)
+    assert registry.shadow.report().scored == 0
+
+
 def test_a_slow_shadow_delays_nobody_and_drops(
     registry: Registry, pair: tuple[str, str], shadow: Shadow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     active, other = pair
     registry.start_shadow(other, 1.0)
     assert loaded(shadow)
-    probabilities = Engine.probabilities
+    answers = Engine.answers
 
     def slow(self: Engine, pixels: Any) -> Any:
         time.sleep(0.2)
-        return probabilities(self, pixels)
+        return answers(self, pixels)
 
-    monkeypatch.setattr(Engine, "probabilities", slow)
+    monkeypatch.setattr(Engine, "answers", slow)
     began = time.monotonic()
     for _ in range(1000):
         shadow.offer([jpeg("red")], answer(active, RED))

@@ -27,7 +27,8 @@ Floats = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
 
 PARITY_TOLERANCE = 1e-4
-"""Largest absolute difference of probabilities between graph and source."""
+"""Largest absolute difference of probabilities between graph and source; of scores, as a share of
+their range."""
 _TIE = 1e-6
 """Two classes closer than this have no winner."""
 _BATCH = 64
@@ -86,34 +87,43 @@ class Graph:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()][:2]
 
     def run(self, pixels: Pixels) -> tuple[Floats, Floats]:
-        """`uint8 [n, H, W, 3]` to probabilities `float32 [n, C]` and embedding `[n, D]`."""
+        """`uint8 [n, H, W, 3]` to probabilities `float32 [n, C]`, or scores `[n]`, and embedding
+        `[n, D]`.
+        """
         parts = [
-            self._session.run(
-                ["probabilities", "embedding"], {"images": pixels[start : start + _BATCH]}
-            )
+            self._session.run(self._outputs, {"images": pixels[start : start + _BATCH]})
             for start in range(0, len(pixels), _BATCH)
         ]
-        return np.concatenate([p for p, _ in parts]), np.concatenate([e for _, e in parts])
+        return np.concatenate([a for a, _ in parts]), np.concatenate([e for _, e in parts])
 
 
-def compare(graph: Floats, source: Floats) -> float:
-    """Largest absolute difference of two `[n, C]` arrays of probabilities.
+def compare(
+    graph: Floats, source: Floats, *, output_range: tuple[float, float] | None = None
+) -> float:
+    """Largest absolute difference of two arrays of probabilities `[n, C]`, or of scores `[n]`.
 
-    Raises `ParityFailed` where it exceeds `PARITY_TOLERANCE`, or where a label differs that is not
-    a tie.
+    Raises `ParityFailed` where it exceeds `PARITY_TOLERANCE`, which for scores is a share of
+    `output_range` or else of the largest one, or where a label differs that is not a tie.
     """
     if graph.shape != source.shape:
         raise ParityFailed(
-            f"The exported graph gives {graph.shape} probabilities, its source {source.shape}."
+            f"The exported graph gives answers of shape {graph.shape}, its source {source.shape}."
         )
     difference = float(np.abs(graph - source).max())
-    if not difference <= PARITY_TOLERANCE:  # not a number counts as different
+    allowed = PARITY_TOLERANCE
+    if source.ndim == 1:
+        low, high = output_range or (0.0, float(np.abs(source).max()))
+        allowed *= high - low
+    if not difference <= allowed:  # not a number counts as different
         raise ParityFailed(
-            "The exported graph does not answer as the trained network does: probabilities "
-            f"differ by up to {difference:.2g}, and at most {PARITY_TOLERANCE:.0e} is allowed."
+            "The exported graph does not answer as the trained network does: answers "
+            f"differ by up to {difference:.2g}, and at most {allowed:.0e} is allowed."
         )
+    if source.ndim == 1:
+        return difference
     top_two = np.sort(source, axis=1)[:, -2:]
     clear = top_two[:, 1] - top_two[:, 0] > _TIE
     differing = int((graph.argmax(1) != source.argmax(1))[clear].sum())
@@ -130,35 +140,43 @@ def write_goldens(
     graph: Graph,
     source: Source,
     rows: npt.NDArray[np.int64],
-    targets: Targets,
+    targets: Targets | Floats,
     preprocessing: Preprocessing,
     labels: list[str],
 ) -> GoldenSet:
     """Store 8 to 16 of `rows` under `folder/golden`, as they are encoded in the dataset.
 
-    Classes take turns, in the order of `rows`; small files are preferred. Fewer rows than 8 give
-    fewer images. The expected probabilities are the graph's own, from the stored bytes through
-    `imgcls.images.load`.
+    Classes take turns, in the order of `rows`, and without `labels`, in a regression, eighths of
+    the targets; small files are preferred. Fewer rows than 8 give fewer images. The expected
+    answers are the graph's own, from the stored bytes through `imgcls.images.load`.
     """
     target_dir = folder / GOLDEN_DIR
     target_dir.mkdir()
     names, pixels = [], []
-    for number, row in enumerate(_choose(source, rows, targets)):
+    classes = targets if labels else _eighths(targets)
+    for number, row in enumerate(_choose(source, rows, classes)):
         data = source.read(row)
         kind = images.probe(data).format
         names.append(f"{number:02d}.{_EXTENSIONS.get(kind, kind.lower())}")
         (target_dir / names[-1]).write_bytes(data)
         pixels.append(images.load(data, preprocessing))
-    probabilities, _ = graph.run(np.stack(pixels))
+    answers, _ = graph.run(np.stack(pixels))
+    kind_of_answer = "probabilities" if labels else "score"
     goldens = GoldenSet(
         labels=labels,
         images=[
-            Golden(file=name, probabilities=[float(p) for p in row])
-            for name, row in zip(names, probabilities, strict=True)
+            Golden(file=name, **{kind_of_answer: answer})
+            for name, answer in zip(names, answers.tolist(), strict=True)
         ],
     )
-    (target_dir / GOLDEN_FILE).write_text(goldens.model_dump_json(indent=2))
+    (target_dir / GOLDEN_FILE).write_text(goldens.model_dump_json(indent=2, exclude_none=True))
     return goldens
+
+
+def _eighths(scores: npt.NDArray[np.float32]) -> Targets:
+    """To which eighth of all scores each one belongs, from the lowest to the highest."""
+    ranks: Targets = scores.argsort(kind="stable").argsort(kind="stable")
+    return ranks * GOLDEN_COUNT[0] // len(ranks)
 
 
 def _choose(source: Source, rows: npt.NDArray[np.int64], targets: Targets) -> list[int]:

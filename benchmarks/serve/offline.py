@@ -54,7 +54,7 @@ def pipeline(engine: Engine, files: list[bytes], seconds: float) -> int:
         following = ahead()
         for _ in _until(seconds):
             batch, following = [future.result() for future in following], ahead()
-            done += len(engine.probabilities(np.stack(batch)))
+            done += len(engine.answers(np.stack(batch)))
     return done
 
 
@@ -96,7 +96,7 @@ def _until(seconds: float) -> Iterator[None]:
 
 
 def _predict(engine: Engine, file: bytes) -> int:
-    return len(engine.probabilities(_load(engine, file)[None]))
+    return len(engine.answers(_load(engine, file)[None]))
 
 
 def _load(engine: Engine, file: bytes) -> images.Pixels:

@@ -1,18 +1,21 @@
 """Answers: predictions written to CSV, Parquet or JSON lines while they come.
 
-One row a file: `path`, `label`, `probability`, `error`, and `p_<class>` for every class. The file
-is written as `NAME.part` and takes its name when it is complete.
+One row a file: `path`, `label`, `probability`, `error`, and `p_<class>` for every class, with
+`abstained` before the error where the model can abstain. Of a regression: `path`, `score`, `error`,
+with `low` and `high` before the error where the model gives an interval. The file is written as
+`NAME.part` and takes its name when it is complete.
 """
 
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from imgcls import console
+from imgcls.card import ModelCard
 from imgcls.data.entries import printable
 from imgcls.errors import BadArgument
 from imgcls.offline import Answers
@@ -38,7 +41,7 @@ class OutFile:
     Raises `BadArgument` for other endings and folders that are not there.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, card: ModelCard) -> None:
         ending = path.suffix.lower()
         if ending not in FORMATS:
             raise BadArgument(f"--out must end in {', '.join(FORMATS)}; got {path.name!r}.")
@@ -51,7 +54,7 @@ class OutFile:
             ".jsonl": _JsonLines,
             ".parquet": _Parquet,
         }
-        self._sink: Sink = kinds[ending](self.part, classes)
+        self._sink: Sink = kinds[ending](self.part, card)
 
     def write(self, answers: Answers) -> None:
         self._sink.write(answers)
@@ -75,12 +78,12 @@ class OutFile:
 class JsonLines:
     """JSON lines to any text stream; `null` where there is nothing to say."""
 
-    def __init__(self, stream: IO[str], classes: Sequence[str]) -> None:
+    def __init__(self, stream: IO[str], card: ModelCard) -> None:
         self._stream = stream
-        self._columns = _columns(classes)
+        self._columns = _columns(card)
 
     def write(self, answers: Answers) -> None:
-        for row in _rows(answers):
+        for row in _rows(self._columns, answers):
             line = json.dumps(dict(zip(self._columns, row, strict=True)), ensure_ascii=False)
             self._stream.write(line + "\n")
         self._stream.flush()
@@ -90,37 +93,41 @@ class JsonLines:
 
 
 class _JsonLines(JsonLines):
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
-        super().__init__(path.open("w", encoding="utf-8"), classes)
+    def __init__(self, path: Path, card: ModelCard) -> None:
+        super().__init__(path.open("w", encoding="utf-8"), card)
 
     def close(self) -> None:
         self._stream.close()
 
 
 class _Csv:
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, card: ModelCard) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
+        self._columns = _columns(card)
         self._writer = csv.writer(self._file)
-        self._writer.writerow(_columns(classes))
+        self._writer.writerow(self._columns)
 
     def write(self, answers: Answers) -> None:
-        self._writer.writerows(_rows(answers))
+        self._writer.writerows(_rows(self._columns, answers))
 
     def close(self) -> None:
         self._file.close()
 
 
 class _Parquet:
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, card: ModelCard) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        text = [pa.field("path", pa.string(), nullable=False), pa.field("label", pa.string())]
-        rest = [pa.field("probability", pa.float32()), pa.field("error", pa.string())]
-        shares = [pa.field(name, pa.float32()) for name in _columns(classes)[4:]]
-        self._schema = pa.schema([*text, *rest, *shares])
+        kinds = {"path": pa.string(), "label": pa.string(), "error": pa.string()}
+        kinds |= {"abstained": pa.bool_()} | dict.fromkeys(("score", "low", "high"), pa.float64())
+        self._columns = _columns(card)
+        self._schema = pa.schema(
+            pa.field(name, kinds.get(name, pa.float32()), nullable=name != "path")
+            for name in self._columns
+        )
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-        self._group = max(1, _GROUP_VALUES // (len(classes) + 4))
+        self._group = max(1, _GROUP_VALUES // len(self._columns))
         self._held: list[pa.RecordBatch] = []
         self._count = 0
 
@@ -146,26 +153,41 @@ class _Parquet:
         import pyarrow as pa
 
         table = answers.probabilities
+        values = _values(self._columns, answers)
+        arrays = [
+            pa.array(column, field.type)
+            for column, field in zip(values, self._schema, strict=False)
+        ]
         shares = [pa.array(table[:, c], from_pandas=True) for c in range(table.shape[1])]
-        paths = pa.array([printable(path) for path in answers.paths], pa.string())
-        return pa.record_batch(
-            [
-                paths,
-                pa.array(answers.labels, pa.string()),
-                pa.array(answers.probability, pa.float32()),
-                pa.array(answers.errors, pa.string()),
-                *shares,
-            ],
-            schema=self._schema,
-        )
+        return pa.record_batch([*arrays, *shares], schema=self._schema)
 
 
-def _columns(classes: Sequence[str]) -> list[str]:
-    return ["path", "label", "probability", "error", *(f"p_{label}" for label in classes)]
+def _columns(card: ModelCard) -> list[str]:
+    """The columns of a card's answers; those of the classes come last."""
+    if card.task == "regression":
+        return ["path", "score", *(["low", "high"] if card.interval else []), "error"]
+    abstained = [] if card.abstain_below is None else ["abstained"]
+    shares = [f"p_{label}" for label in card.labels]
+    return ["path", "label", "probability", *abstained, "error", *shares]
 
 
-def _rows(answers: Answers) -> Iterator[list[Any]]:
-    for i, path in enumerate(answers.paths):
-        shares = [None if p != p else round(p, 6) for p in answers.probabilities[i].tolist()]
-        head = [printable(path), answers.labels[i], answers.probability[i], answers.errors[i]]
-        yield [*head, *shares]
+def _values(columns: list[str], answers: Answers) -> list[list[Any]]:
+    """The values of all columns but those of the classes."""
+    found: dict[str, list[Any]] = {
+        "path": [printable(path) for path in answers.paths],
+        "label": answers.labels,
+        "probability": answers.probability,
+        "abstained": answers.abstained,
+        "score": answers.scores,
+        "low": [interval and interval[0] for interval in answers.intervals],
+        "high": [interval and interval[1] for interval in answers.intervals],
+        "error": answers.errors,
+    }
+    classes = answers.probabilities.shape[1]
+    return [found[name] for name in columns[: len(columns) - classes]]
+
+
+def _rows(columns: list[str], answers: Answers) -> Iterator[list[Any]]:
+    values = zip(*_values(columns, answers), strict=True)
+    for head, row in zip(values, answers.probabilities.tolist(), strict=True):
+        yield [*head, *(None if p != p else round(p, 6) for p in row)]

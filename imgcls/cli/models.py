@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from imgcls.card import ModelCard
     from imgcls.registry import Registry
-    from imgcls.schemas import ShadowReport
+    from imgcls.schemas import Opinion, ShadowReport
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, activate, move and remove models.")
 
@@ -43,7 +43,7 @@ def list_models(name: Name = None, json: Json = False) -> None:
     if not listed.models:
         console.note("There are no models yet: `imgcls train DATA` makes one.")
         return
-    columns = ["", "tag", "recipe", "#classes", "metrics", "dataset", "created"]
+    columns = ["", "tag", "recipe", "answers", "metrics", "dataset", "created"]
     console.show(
         console.table(
             columns,
@@ -52,7 +52,7 @@ def list_models(name: Name = None, json: Json = False) -> None:
                     "*" if row.active else "",
                     row.tag + (" (baseline)" if row.baseline else ""),
                     row.recipe,
-                    len(row.labels) or "",
+                    _kind(row.labels, row.target, row.output_range),
                     "  ".join(f"{name} {value:.4f}" for name, value in row.metrics.items()),
                     row.dataset,
                     f"{row.created_at.astimezone():%Y-%m-%d %H:%M}",
@@ -239,7 +239,7 @@ def activate(tag: str) -> tuple[str | None, str]:
 
 def metric_tables(card: "ModelCard") -> "list[Table | str]":
     """The held-out metrics of a model, in all and by class."""
-    from imgcls.card import Metrics
+    from imgcls.card import RegressionMetrics
 
     metrics = card.metrics
     headline = metrics.headline()
@@ -250,7 +250,13 @@ def metric_tables(card: "ModelCard") -> "list[Table | str]":
             [[f"{value:.4f}" for value in headline.values()]],
         ),
     ]
-    if isinstance(metrics, Metrics):
+    if isinstance(metrics, RegressionMetrics):
+        shown.append(
+            f"Answering the median of the training images would have an MAE of "
+            f"{metrics.mae_of_median:.4f}; {metrics.coverage:.1%} of the prediction intervals "
+            "hold the truth."
+        )
+    else:
         columns = ["class", "#precision", "#recall", "#F1", "#images"]
         rows = [
             (m.label, f"{m.precision:.3f}", f"{m.recall:.3f}", f"{m.f1:.3f}", f"{m.support:,}")
@@ -269,12 +275,15 @@ def _shadow_tables(report: "ShadowReport") -> "list[Table | str]":
         f"{report.tag} {verb} {report.rate:.2%} of the answered images",
         console.table(counts, [tuple(f"{count:,}" for count in row)]),
     ]
+    if report.difference:
+        mean = report.difference / report.scored
+        shown.append(f"The scores differ by {mean:.4g} on average.")
     if report.disagreements:
         rows = [
             (
                 f"{one.time.astimezone():%Y-%m-%d %H:%M:%S}",
-                f"{one.active.label} {one.active.probability:.3f}",
-                f"{one.shadow.label} {one.shadow.probability:.3f}",
+                _said(one.active),
+                _said(one.shadow),
                 one.image,
             )
             for one in report.disagreements[:20]
@@ -283,14 +292,46 @@ def _shadow_tables(report: "ShadowReport") -> "list[Table | str]":
     return shown
 
 
+def _said(opinion: "Opinion") -> str:
+    if opinion.score is not None:
+        low, high = opinion.interval or (None, None)
+        return f"{opinion.score:.7g}" + (f" ({low:.4g} to {high:.4g})" if opinion.interval else "")
+    abstained = " (abstained)" if opinion.abstained else ""
+    return f"{opinion.label} {opinion.probability:.3f}{abstained}"
+
+
+def _kind(labels: list[str], target: str | None, output_range: tuple[float, float] | None) -> str:
+    """What a model answers with, in a few words."""
+    if labels:
+        return f"{len(labels):,} classes"
+    span = "" if output_range is None else f", {output_range[0]:g} to {output_range[1]:g}"
+    return (target or "a score") + span
+
+
 def _facts(card: "ModelCard", *, active: bool) -> "Table":
     size = card.preprocessing
+    answers: list[tuple[str, object]]
+    if card.task == "regression":
+        interval = card.interval
+        answers = [
+            ("target", _kind([], card.target, card.output_range)),
+            (
+                "interval",
+                f"+-{interval.half_width:.4g}, holds {interval.coverage:.0%}" if interval else "-",
+            ),
+        ]
+    else:
+        answers = [
+            ("classes", f"{len(card.labels)}: {', '.join(card.labels)}"),
+            ("threshold", "-" if card.threshold is None else card.threshold),
+            ("abstains", "-" if card.abstain_below is None else f"below {card.abstain_below:.4g}"),
+            ("temperature", f"{card.temperature:.4g}"),
+        ]
     facts: list[tuple[str, object]] = [
         ("tag", card.tag + (" (active)" if active else "")),
         ("protected", "yes, a baseline" if card.baseline else "no"),
         ("task", card.task),
-        ("classes", f"{len(card.labels)}: {', '.join(card.labels)}"),
-        ("threshold", "-" if card.threshold is None else card.threshold),
+        *answers,
         ("input", f"{size.width} x {size.height}, {size.resize}"),
         ("embedding", card.embedding_dim),
         ("recipe", card.recipe_name),

@@ -1,8 +1,10 @@
 """`imgcls predict`: a model over files, without a server."""
 
+import math
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ from imgcls.cli.options import Json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from imgcls.card import ModelCard
     from imgcls.engine import Engine
     from imgcls.offline import Answers
 
@@ -41,7 +44,7 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images in one batch.")] = 64,
     json: Json = False,
 ) -> None:
-    """Classify images on this machine, without a server.
+    """Classify or score images on this machine, without a server.
 
     A file that cannot be read gets a row with an error; the exit code is 1 only if none could.
     Without `--out` a table of the first answers is shown; with `--json`, a JSON line a file.
@@ -61,12 +64,13 @@ def predict(
         total = inputs.count()
         if not total:
             raise typer.BadParameter("There is no image file in what was given.")
-        file = stack.enter_context(OutFile(out, card.labels)) if out else None
-        lines = JsonLines(sys.stdout, card.labels) if json and not out else None
+        file = stack.enter_context(OutFile(out, card)) if out else None
+        lines = JsonLines(sys.stdout, card) if json and not out else None
         stages = stack.enter_context(console.Stages())
         first: list[Answers] = []
         counts: Counter[str] = Counter()
-        done = failed = 0
+        scores = _Spread()
+        done = failed = unsure = 0
         for answers in offline.predict(
             engine, inputs, batch=batch, top_k=top_k, threshold=threshold
         ):
@@ -76,16 +80,28 @@ def predict(
             if done < _SHOWN:
                 first.append(answers)
             counts.update(label for label in answers.labels if label is not None)
+            scores.add([score for score in answers.scores if score is not None])
+            unsure += sum(abstained or 0 for abstained in answers.abstained)
             done += len(answers.paths)
             failed += sum(error is not None for error in answers.errors)
             stages.count("predicting", done, total, f"{failed:,} bad" if failed else "")
-    summary = {"model": card.tag, "images": done, "failed": failed, "labels": dict(counts)}
+    summary: dict[str, object] = {"model": card.tag, "images": done, "failed": failed}
+    told = ""
+    if card.task == "classification":
+        summary |= {"labels": dict(counts)}
+        told = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(10))
+    elif scores.count:
+        mean = scores.total / scores.count
+        summary |= {"scores": {"mean": mean, "min": scores.low, "max": scores.high}}
+        told = f"{mean:.4g} on average, {scores.low:.4g} to {scores.high:.4g}"
+    if card.abstain_below is not None:
+        summary |= {"abstained": unsure}
+        told += f"; {unsure:,} abstained"
     if json and out:
         console.show_json(summary | {"out": str(out)})
     elif not json:
         if not out:
-            console.show(_table(first, card.labels, top_k))
-        told = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(10))
+            console.show(_table(first, card, top_k))
         bad = f", {failed:,} cannot be read" if failed else ""
         console.note(f"{card.tag}: {console.plural(done, 'image')}{bad}" + (told and f": {told}"))
         if out:
@@ -94,6 +110,21 @@ def predict(
             console.note(f"The first {_SHOWN} are shown; --out FILE.csv or --json gives all.")
     if failed == done:
         raise typer.Exit(1)
+
+
+@dataclass(slots=True)
+class _Spread:
+    """Of any number of scores, none of which is kept."""
+
+    count: int = 0
+    total: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, scores: list[float]) -> None:
+        self.count += len(scores)
+        self.total += sum(scores)
+        self.low, self.high = min([self.low, *scores]), max([self.high, *scores])
 
 
 def _engine(model: str | None) -> "Engine":
@@ -112,18 +143,30 @@ def _engine(model: str | None) -> "Engine":
     return gate(registry.folder(tag), threads=usable_cores())
 
 
-def _table(first: "list[Answers]", labels: list[str], top_k: int | None) -> "Table":
-    """The first rows, with the runners-up in the last column."""
-    rows = []
-    for answers in first:
-        for i, path in enumerate(answers.paths):
-            shares = answers.probabilities[i]
-            order = (-shares).argsort(kind="stable")[: top_k or 3].tolist()
-            told = ", ".join(f"{labels[c]} {shares[c]:.3f}" for c in order)
-            probability = answers.probability[i]
-            rows.append(
-                (path, answers.errors[i], "", "")
-                if probability is None
-                else (path, answers.labels[i], f"{probability:.4f}", told)
-            )
-    return console.table(["path", "label", "#probability", "most likely"], rows[:_SHOWN])
+def _table(first: "list[Answers]", card: "ModelCard", top_k: int | None) -> "Table":
+    """The first rows; of classes with the runners-up in the last column."""
+    row = _scored if card.task == "regression" else _classified
+    rows = [
+        (path, answers.errors[i], "", "") if answers.errors[i] else row(answers, i, card, top_k)
+        for answers in first
+        for i, path in enumerate(answers.paths)
+    ]
+    scored = ["path", f"#{card.target or 'score'}", "from", "to"]
+    classified = ["path", "label", "#probability", "most likely"]
+    columns = scored if card.task == "regression" else classified
+    return console.table(columns, rows[:_SHOWN])
+
+
+def _classified(
+    answers: "Answers", i: int, card: "ModelCard", top_k: int | None
+) -> tuple[object, ...]:
+    shares = answers.probabilities[i]
+    order = (-shares).argsort(kind="stable")[: top_k or 3].tolist()
+    told = ", ".join(f"{card.labels[c]} {shares[c]:.3f}" for c in order)
+    label = f"{answers.labels[i]}" + (" (abstained)" if answers.abstained[i] else "")
+    return answers.paths[i], label, f"{answers.probability[i]:.4f}", told
+
+
+def _scored(answers: "Answers", i: int, card: "ModelCard", top_k: int | None) -> tuple[object, ...]:
+    low, high = answers.intervals[i] or ("", "")
+    return answers.paths[i], answers.scores[i], low, high

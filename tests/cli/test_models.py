@@ -11,7 +11,7 @@ from imgcls.card import GRAPH_FILE
 from imgcls.cli.app import app
 from imgcls.recipes import load_recipe, read_recipe_file
 from imgcls.registry import Registry
-from tests.fakes import tiny_model
+from tests.fakes import tiny_model, tiny_regression
 
 
 def imgcls(*arguments: str) -> Result:
@@ -72,6 +72,27 @@ def test_show_prints_the_card(registry: Registry, tag: str) -> None:
     assert answer("models", "show", "tiny") == json.loads(registry.get(tag).model_dump_json())
     shown = imgcls("models", "show", tag).stdout
     assert all(text in shown for text in (tag, "red, green, blue", "32 x 32", "accuracy"))
+
+
+def test_a_regression_is_listed_and_shown_by_its_target(
+    registry: Registry, tag: str, tmp_path: Path
+) -> None:
+    scores = tiny_regression(tmp_path / "r", registry)
+    listed = imgcls("models", "list").stdout
+    assert "brightness, 0 to 10" in listed
+    assert "3 classes" in listed
+    assert "mae 0.4000" in listed
+    assert answer("models", "list", "bright")["models"][0]["output_range"] == [0, 10]
+    shown = imgcls("models", "show", scores).stdout
+    for text in ("brightness, 0 to 10", "+-1.2, holds 90%", "spearman", "MAE of 2.5"):
+        assert text in shown
+    assert "classes" not in shown
+
+
+def test_what_a_model_abstains_from_is_shown(registry: Registry, tag: str, tmp_path: Path) -> None:
+    careful = tiny_model(tmp_path / "c", registry, "careful", abstain_below=0.75)
+    assert "below 0.75" in imgcls("models", "show", careful).stdout
+    assert "below" not in imgcls("models", "show", tag).stdout
 
 
 def test_remove_refuses_the_active_and_protects_baselines(

@@ -20,9 +20,9 @@ from imgcls import offline
 from imgcls.cli.app import app
 from imgcls.engine import gate
 from imgcls.errors import BadArgument
-from imgcls.predictor import render
+from imgcls.prediction import render
 from imgcls.registry import Registry
-from tests.fakes import class_folders, jpeg, tiny_model
+from tests.fakes import class_folders, jpeg, tiny_model, tiny_regression
 
 
 def predict(*arguments: object) -> Result:
@@ -102,7 +102,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return table
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
-    numbers = ("probability", "p_")
+    numbers = ("probability", "p_", "score", "low", "high")
     with path.open(newline="") as file:
         return [
             {
@@ -115,20 +115,67 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def test_it_answers_as_the_service_does(registry: Registry, photos: Path, tmp_path: Path) -> None:
     two = tiny_model(tmp_path / "two", registry, "two", ("red", "green"), threshold=0.4)
-    for model, options in itertools.product(("tiny", two), ({}, {"top_k": 1}, {"threshold": 0.9})):
+    careful = tiny_model(tmp_path / "careful", registry, "careful", abstain_below=0.9)
+    for model, options in itertools.product(
+        ("tiny", two, careful), ({}, {"top_k": 1}, {"threshold": 0.9})
+    ):
         engine = gate(registry.folder(model))
         if "threshold" in options and engine.card.threshold is None:
             continue
         items = [(c, lambda c=c: jpeg(c)) for c in ("red", "green", "blue", "gray")]
         (answers,) = offline.predict(engine, items, **options)  # type: ignore[arg-type]
         pixels = [offline.images.load(read(), engine.card.preprocessing) for _, read in items]
-        for i, row in enumerate(engine.probabilities(np.stack(pixels))):
+        for i, row in enumerate(engine.answers(np.stack(pixels))):
             served = render(engine.card, row, **options)  # type: ignore[arg-type]
             assert answers.labels[i] == served["label"]
             assert answers.probability[i] == pytest.approx(served["probability"], abs=1e-6)
             kept = answers.probabilities[i]
             shares = {engine.card.labels[c]: p for c, p in enumerate(kept) if not np.isnan(p)}
             assert shares == pytest.approx(served["probabilities"], abs=1e-6)
+            assert answers.abstained[i] == served.get("abstained")
+
+
+@pytest.mark.parametrize("interval", [1.2, None])
+def test_a_regression_gives_a_score_for_every_image_in_every_format(
+    registry: Registry, tmp_path: Path, interval: float | None
+) -> None:
+    model = tiny_regression(tmp_path / "r", registry, half_width=interval)
+    for colour in ("black", "grey", "white"):
+        (tmp_path / f"{colour}.jpg").write_bytes(jpeg(colour))
+    (tmp_path / "zero.jpg").write_bytes(b"no image")
+    ask = (tmp_path / "*.jpg", "--model", model)
+    found = rows(*ask)
+    bounds = [] if interval is None else ["low", "high"]
+    assert [list(row) for row in found] == [["path", "score", *bounds, "error"]] * 4
+    assert [row["score"] for row in found] == [0, pytest.approx(5, abs=0.1), 10, None]
+    if interval is not None:
+        assert [row["high"] for row in found[::2]] == [1.2, 10]
+        assert found[3]["low"] is None
+    for ending in (".csv", ".jsonl", ".parquet"):
+        out = tmp_path / f"answers{ending}"
+        summary = json.loads(predict(*ask, "--out", out, "--json").stdout)
+        assert (summary["failed"], summary["scores"]["max"]) == (1, 10)
+        assert read(out) == [row | {"error": row["error"] or None} for row in found]
+    shown = predict(*ask)
+    assert "brightness" in shown.stdout
+    assert ("8.8" in shown.stdout) == (interval is not None)
+    assert "on average, 0 to 10" in shown.stderr
+    assert predict(*ask, "--top-k", "1").exit_code == 1
+
+
+def test_abstentions_are_counted_and_marked(registry: Registry, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "c", registry, "careful", abstain_below=0.9)
+    for colour in ("red", "grey"):
+        (tmp_path / f"{colour}.jpg").write_bytes(jpeg(colour))
+    ask = (tmp_path / "grey.jpg", tmp_path / "red.jpg", "--model", model)
+    assert [row["abstained"] for row in rows(*ask)] == [True, False]
+    for ending, told in ((".csv", ["True", "False"]), (".parquet", [True, False])):
+        out = tmp_path / f"answers{ending}"
+        assert json.loads(predict(*ask, "--out", out, "--json").stdout)["abstained"] == 1
+        assert [row["abstained"] for row in read(out)] == told
+    shown = predict(*ask)
+    assert shown.stdout.count("(abstained)") == 1
+    assert "1 abstained" in shown.stderr
 
 
 def test_a_table_is_shown_without_out_or_json(photos: Path) -> None:
@@ -227,7 +274,7 @@ def test_an_interrupted_run_leaves_the_answers_so_far_and_no_finished_file(
         raise KeyboardInterrupt
 
     def run() -> None:
-        with OutFile(out, engine.card.labels) as file:
+        with OutFile(out, engine.card) as file:
             for answers in offline.predict(engine, items(), batch=1):
                 file.write(answers)
 

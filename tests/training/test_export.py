@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcls.card import Preprocessing
+from imgcls import images
+from imgcls.card import GRAPH_FILE, Preprocessing
 from imgcls.errors import ParityFailed
+from tests.fakes import jpeg, tiny_score_graph
 from training.backbones import load_backbone
 from training.export import Graph, compare, write_goldens, write_graph
 from training.networks import Classifier, Normalise, cnn
@@ -62,6 +64,45 @@ def test_comparison_refuses_differences_other_labels_and_not_a_number() -> None:
         compare(flipped, source)
     tie = np.array([[0.5, 0.5]], np.float32)
     assert compare(tie + np.array([[0, 1e-7]], np.float32), tie) < 1e-6
+
+
+def test_scores_may_differ_by_a_share_of_their_range() -> None:
+    source = np.array([2.0, 7.0, 10.0], np.float32)
+    near, far = source + np.float32(9e-4), source + np.float32(2e-3)
+    for output_range in (None, (0.0, 10.0)):
+        assert compare(near, source, output_range=output_range) == pytest.approx(9e-4, rel=0.1)
+        with pytest.raises(ParityFailed, match="differ by up to"):
+            compare(far, source, output_range=output_range)
+    assert compare(far, source, output_range=(0, 100)) == pytest.approx(2e-3, rel=0.1)
+    with pytest.raises(ParityFailed, match="differ by up to"):
+        compare(near, source, output_range=(2.0, 3.0))
+    with pytest.raises(ParityFailed, match="differ by up to"):
+        compare(source * np.float32(np.nan), source)
+    with pytest.raises(ParityFailed, match="shape"):
+        compare(source[:, None], source)
+
+
+def test_golden_images_of_a_regression_are_spread_over_its_scores(tmp_path: Path) -> None:
+    pictures = [jpeg(f"#{value:02x}{value:02x}{value:02x}") for value in range(0, 240, 6)]
+
+    class Files:
+        def read(self, row: int) -> bytes:
+            return pictures[row]
+
+    preprocessing = Preprocessing(height=16, width=16)
+    tiny_score_graph(tmp_path / GRAPH_FILE, 16, 0, 10, 0)
+    rows = np.random.default_rng(0).permutation(40)
+    targets = (rows / 4).astype(np.float32)
+    graph = Graph(tmp_path / GRAPH_FILE)
+    goldens = write_goldens(tmp_path, graph, Files(), rows, targets, preprocessing, [])
+    scores = [golden.score for golden in goldens.images]
+    assert len(scores) == 8
+    assert all(golden.probabilities is None for golden in goldens.images)
+    stored = [pictures.index((tmp_path / "golden" / g.file).read_bytes()) for g in goldens.images]
+    assert [row // 5 for row in stored] == list(range(8))
+    pixels = np.stack([images.load(pictures[row], preprocessing) for row in stored])
+    assert scores == graph.run(pixels)[0].tolist()
+    assert '"probabilities"' not in (tmp_path / "golden" / "golden.json").read_text()
 
 
 def test_golden_images_take_turns_over_classes_and_prefer_small_files(tmp_path: Path) -> None:
