@@ -101,8 +101,10 @@ class Client:
     ) -> PredictResponse:
         """Predictions for one image or several, in their order, in one request.
 
-        `model` is a tag; without it the active model answers. A single bad image raises its
-        `BadImage`; among several, its place carries `error` and `code`.
+        `model` is a tag; without it the active model answers: a classification with `label` and
+        `probabilities`, and `abstained` where it knows abstentions; a regression with `score` and,
+        where it has one, `interval`. A single bad image raises its `BadImage`; among several, its
+        place carries `error` and `code`.
         """
         batch = [images] if isinstance(images, str | bytes | os.PathLike) else list(images)
         if not batch:

@@ -6,6 +6,7 @@ refused in imgcls's own words, and no schema is rebuilt for a response.
 """
 
 import asyncio
+import binascii
 import errno
 import functools
 import io
@@ -51,6 +52,9 @@ _MAX_FIELDS = 32
 _NOT_WRITABLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
 _MAX_JSON_MB = 1
 """Reading JSON takes the event loop's time and many times its size in memory."""
+_MAX_INSTANCES_MB = 8
+_MAX_INSTANCES_PARTS = 10_000
+"""Commas and brackets in JSON that is nearly all base64: what is long and plain is read quickly."""
 _QUOTED = re.compile(r'"[^"\\\x00-\x1f]*"')
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -96,7 +100,7 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
     file_fields: ClassVar[frozenset[str]] = frozenset()
     raw_field: ClassVar[str | None] = None
     """The file field that may come alone, as a body of type `image/*`; the other fields then stand
-    in the query. No form has to be taken apart for it."""
+    in the query. No form has to be taken apart for it. It may also come as JSON, in base64."""
     max_mb: ClassVar[str] = "max_body_mb"
     """Name of the setting that bounds the body."""
 
@@ -104,8 +108,11 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
     async def from_http_request(cls, request: Request, serde: Any) -> IODescriptor:
         try:
             limit = getattr(get_settings(), cls.max_mb)
-            if cls.raw_field and request.headers.get("content-type", "").startswith("image/"):
+            kind = request.headers.get("content-type", "")
+            if cls.raw_field and kind.startswith("image/"):
                 form = await _read_raw(request, cls.raw_field, limit)
+            elif cls.raw_field and kind.startswith("application/json"):
+                form = await _read_instances(request, cls.raw_field, limit)
             else:
                 _check_type(request, "multipart/form-data")
                 form = await _read_form(request, limit)
@@ -352,6 +359,33 @@ async def _read_raw(request: Request, field: str, max_mb: int) -> FormData:
     body = b"".join([chunk async for chunk in _limited(request, max_mb)])
     file = UploadFile(io.BytesIO(body), size=len(body))
     return FormData([*request.query_params.multi_items(), (field, file)])
+
+
+async def _read_instances(request: Request, field: str, max_mb: int) -> FormData:
+    """A JSON object whose `instances` are files in base64, as the form that would say the same."""
+    body = b"".join([chunk async for chunk in _limited(request, min(max_mb, _MAX_INSTANCES_MB))])
+    if sum(map(body.count, (b"[", b"{", b","))) > _MAX_INSTANCES_PARTS:
+        raise BadArgument("The JSON has too many parts; it is an object with a list of images.")
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError) as err:
+        raise BadArgument("The body is not valid JSON.") from err
+    instances = told.pop("instances", None) if isinstance(told, dict) else None
+    if not isinstance(instances, list):
+        raise BadArgument('The JSON must be {"instances": ["<image in base64>", ...]}.')
+    if len(instances) > get_settings().max_images:
+        raise BadArgument(f"One request may carry {get_settings().max_images} images.")
+    files = [UploadFile(io.BytesIO(data), size=len(data)) for data in map(_decoded, instances)]
+    others = [(name, str(value)) for name, value in told.items() if value is not None]
+    return FormData([*others, *((field, file) for file in files)])
+
+
+def _decoded(instance: Any) -> bytes:
+    try:
+        plain = instance.replace("\n", "").replace("\r", "")
+        return binascii.a2b_base64(plain, strict_mode=True)
+    except (AttributeError, ValueError) as err:
+        raise BadArgument("Each of the `instances` must be an image in base64.") from err
 
 
 async def _read_form(request: Request, max_mb: int) -> FormData:

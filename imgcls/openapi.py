@@ -44,6 +44,7 @@ def document(service: Any, version: str) -> dict[str, Any]:
         body.pop("encoding", None)
         if raw := getattr(api.input_spec, "raw_field", None):
             takes["content"]["image/*"] = {"schema": {"type": "string", "format": "binary"}}
+            takes["content"]["application/json"] = {"schema": _instances(api.input_spec, raw)}
             operation["parameters"] = _query(api.input_spec, raw)
         answer = _add(schemas, api.output_spec, "serialization")
         operation["responses"] = {
@@ -87,6 +88,21 @@ def _query(model: Any, raw: str) -> list[dict[str, Any]]:
         for name, schema in properties.items()
         if name != raw
     ]
+
+
+def _instances(model: Any, raw: str) -> dict[str, Any]:
+    """The form as JSON: the files of the field `raw` are `instances`, in base64."""
+    schema: dict[str, Any] = model.model_json_schema(ref_template=_REF, mode="serialization")
+    properties = schema["properties"]
+    del properties[raw]
+    image = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
+    properties["instances"] = {"type": "array", "items": image, "minItems": 1}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["instances"],
+        "additionalProperties": False,
+    }
 
 
 def _refusals() -> dict[str, Any]:

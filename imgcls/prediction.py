@@ -17,7 +17,7 @@ def render(
     shown = sorted(range(len(values)), key=values.__getitem__, reverse=True)
     limit = card.threshold if threshold is None else threshold
     verdict = shown[0] if limit is None else int(verdicts(row, limit))
-    answer = {
+    answer: dict[str, Any] = {
         "label": card.labels[verdict],
         "probability": round(values[verdict], 6),
         "probabilities": {card.labels[i]: round(values[i], 6) for i in shown[:top_k]},

@@ -1,6 +1,7 @@
 """The HTTP interface of a real `bentoml serve`, without training: answers, refusals, switching."""
 
 import asyncio
+import base64
 import concurrent.futures
 import contextlib
 import errno
@@ -79,6 +80,16 @@ def test_one_image_may_be_the_body_itself(http: httpx.Client, active: str) -> No
     assert raw(jpeg()[:300]).json()["code"] == "broken_image"
     assert raw(b"").json()["code"] == "empty_image"
     assert raw(jpeg(), kind="audio/jpeg").status_code == 415
+
+
+def test_images_may_come_as_json_in_base64(http: httpx.Client, active: str) -> None:
+    pictures = [jpeg("green"), b"no image", jpeg("red")]
+    wrapped = [base64.encodebytes(picture).decode() for picture in pictures]
+    form = http.post("/predict", files=files(*pictures), data={"top_k": "2"})
+    body = {"instances": wrapped, "top_k": 2, "model": active, "threshold": None}
+    assert http.post("/predict", json=body).json() == form.json()
+    alone = http.post("/predict", json={"instances": wrapped[1:2]})
+    assert (alone.status_code, alone.json()["code"]) == (400, "unsupported_image")
 
 
 def test_a_regression_answers_with_scores_and_intervals_within_its_range(
@@ -167,6 +178,8 @@ def test_good_clients_see_no_error_while_one_sends_garbage(server: Server, activ
 
 
 FORM = "multipart/form-data"
+JSON = {"content-type": "application/json"}
+BASE64 = base64.b64encode(jpeg("green")).decode()
 ANY_FILE = {"preset": "linear-probe", "features": {"weights": "/etc/passwd"}}
 NUL_FILE, LONG_FILE = ANY_FILE | {"weights": "a\0b"}, ANY_FILE | {"weights": "a" * 5000}
 REFUSALS = [
@@ -176,7 +189,19 @@ REFUSALS = [
     ("/predict", {"files": [("top_k", (None, "3"))]}, 400),
     ("/predict", {"files": [*files(jpeg()), *[("top_k", (None, k)) for k in ("1", "2")]]}, 400),
     ("/predict", {"files": [*files(jpeg()), *[("top_k", (None, ""))] * 2]}, 400),
-    ("/predict", {"json": {}}, 415),
+    ("/predict", {"json": {}}, 400),
+    ("/predict", {"json": []}, 400),
+    ("/predict", {"json": {"instances": "x"}}, 400),
+    ("/predict", {"json": {"instances": []}}, 400),
+    ("/predict", {"json": {"instances": [7]}}, 400),
+    ("/predict", {"json": {"instances": ["no base64!"]}}, 400),
+    ("/predict", {"json": {"instances": [""]}}, 400),
+    ("/predict", {"json": {"instances": [BASE64], "k": 1}}, 400),
+    ("/predict", {"json": {"instances": [BASE64], "top_k": [1]}}, 400),
+    ("/predict", {"json": {"instances": [BASE64], "images": "x"}}, 400),
+    ("/predict", {"json": {"instances": [[]] * 20_000}}, 400),
+    ("/predict", {"content": b'{"instances": [' + b"[" * 5_000, "headers": JSON}, 400),
+    ("/predict", {"content": b'{"instances": ["' + b"A" * 9_000_000, "headers": JSON}, 413),
     ("/predict", {"content": b"--x", "headers": {"content-type": FORM}}, 400),
     ("/predict", {"content": b"garbage", "headers": {"content-type": f"{FORM}; boundary=x"}}, 400),
     ("/set", {"json": {"tag": "nothing"}}, 404),

@@ -294,8 +294,11 @@ def _shadow_tables(report: "ShadowReport") -> "list[Table | str]":
 
 def _said(opinion: "Opinion") -> str:
     if opinion.score is not None:
-        low, high = opinion.interval or (None, None)
-        return f"{opinion.score:.7g}" + (f" ({low:.4g} to {high:.4g})" if opinion.interval else "")
+        told = f"{opinion.score:.7g}"
+        if opinion.interval is not None:
+            low, high = opinion.interval
+            told += f" ({low:.4g} to {high:.4g})"
+        return told
     abstained = " (abstained)" if opinion.abstained else ""
     return f"{opinion.label} {opinion.probability:.3f}{abstained}"
 
