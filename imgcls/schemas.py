@@ -21,20 +21,11 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [
-                {
-                    "label": "cat",
-                    "probability": 0.91,
-                    "probabilities": {"cat": 0.91, "dog": 0.07, "horse": 0.02},
-                },
-                {
-                    "label": "cat",
-                    "probability": 0.51,
-                    "probabilities": {"cat": 0.51, "dog": 0.47, "horse": 0.02},
-                    "abstained": True,
-                },
-                {"score": 7.3, "interval": [6.1, 8.5]},
-            ]
+            "example": {
+                "label": "cat",
+                "probability": 0.91,
+                "probabilities": {"cat": 0.91, "dog": 0.07, "horse": 0.02},
+            }
         }
     )
 
@@ -46,9 +37,9 @@ class Prediction(BaseModel):
     abstained: bool | None = None
     """Whether `label` is less probable than the model needs to be sure; only of models that abstain
     at all. The label is then but the likeliest guess."""
-    score: float | None = None
+    score: float | None = Field(None, examples=[7.3])
     """Of a regression, in units of its target, within the model's range."""
-    interval: tuple[float, float] | None = None
+    interval: tuple[float, float] | None = Field(None, examples=[[6.1, 8.5]])
     """Holds the truth as often as the model's card says (`interval.coverage`), within its range."""
     error: str | None = Field(None, examples=["The JPEG image is damaged or cut short."])
     code: str | None = Field(None, examples=["broken_image"])
