@@ -100,8 +100,9 @@ def test_a_stored_dataset_keeps_how_it_was_read(faces, zip_of):
     assert (dataset.target_name, dataset.groups) == ("rate", ["m", "w"])
     assert DatasetStore().get(tag).labelling == GROUPED
     assert DatasetStore().get(tag).groups == ["m", "w"]
+    assert open_dataset(tag, labelling=RATES).labelling == GROUPED
     with pytest.raises(BadArgument, match="keeps the pattern"):
-        open_dataset(tag, labelling=RATES)
+        open_dataset(tag, labelling=RATES.model_copy(update={"where": "votes>=5"}))
 
 
 def test_a_group_alone_has_the_splits_that_it_has_among_all(faces, zip_of):
