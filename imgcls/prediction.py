@@ -3,7 +3,7 @@
 from typing import Any
 
 from imgcls.card import ModelCard
-from imgcls.engine import Floats, verdicts
+from imgcls.engine import Floats
 
 
 def render(
@@ -16,7 +16,7 @@ def render(
     # Sorting a few numbers is quicker without NumPy; equal ones keep their order.
     shown = sorted(range(len(values)), key=values.__getitem__, reverse=True)
     limit = card.threshold if threshold is None else threshold
-    verdict = shown[0] if limit is None else int(verdicts(row, limit))
+    verdict = shown[0] if limit is None else int(row[1] >= limit)  # as `verdicts` says of many
     answer: dict[str, Any] = {
         "label": card.labels[verdict],
         "probability": round(values[verdict], 6),
