@@ -173,13 +173,13 @@ def write_goldens(
     return goldens
 
 
-def _eighths(scores: npt.NDArray[np.float32]) -> Targets:
+def _eighths(scores: Targets | Floats) -> Targets:
     """To which eighth of all scores each one belongs, from the lowest to the highest."""
     ranks: Targets = scores.argsort(kind="stable").argsort(kind="stable")
     return ranks * GOLDEN_COUNT[0] // len(ranks)
 
 
-def _choose(source: Source, rows: npt.NDArray[np.int64], targets: Targets) -> list[int]:
+def _choose(source: Source, rows: npt.NDArray[np.int64], targets: Targets | Floats) -> list[int]:
     fewest, most = GOLDEN_COUNT
     classes = {c: iter(rows[targets == c].tolist()) for c in np.unique(targets).tolist()}
     wanted = min(len(rows), max(fewest, min(most, len(classes))))
