@@ -7,6 +7,7 @@ lineage, versions) is in it; nothing else is.
 
 import hashlib
 import math
+import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -50,6 +51,10 @@ class ClassMetrics(_Frozen):
     support: int
 
 
+Intervals = dict[str, tuple[float, float]]
+"""By figure, where 95% of its values lie if the images are drawn anew (bootstrap)."""
+
+
 class Metrics(_Frozen):
     """Measured on one held-out split that took no part in training or in model selection."""
 
@@ -61,6 +66,16 @@ class Metrics(_Frozen):
     per_class: list[ClassMetrics]
     confusion_matrix: list[list[int]]
     """Rows are the true classes, columns the predicted ones, both in the order of the labels."""
+    roc_auc: float | None = None
+    """Mean over the classes of each against the rest; null where no class can be ranked."""
+    ece: float | None = None
+    """Expected calibration error: how far the probability of a verdict is from the share of such
+    verdicts that are right, over 15 bins (Naeini et al. 2015)."""
+    intervals: Intervals = {}
+    answered: float | None = None
+    """Share of the images on which a model with `abstain_below` does not abstain."""
+    answered_accuracy: float | None = None
+    """Among those that are answered; null where none is."""
 
     def headline(self) -> dict[str, float]:
         """The figures that lists and progress show."""
@@ -82,6 +97,7 @@ class RegressionMetrics(_Frozen):
     """What answering the median of the training targets would give."""
     coverage: float
     """Share of the images whose prediction interval holds the truth."""
+    intervals: Intervals = {}
 
     def headline(self) -> dict[str, float]:
         """The figures that lists and progress show."""
@@ -95,6 +111,17 @@ class Interval(_Frozen):
     coverage: float = Field(gt=0, lt=1)
     """Share of new images whose truth it is made to hold."""
     half_width: float = Field(ge=0)
+
+
+class CurvePoint(_Frozen):
+    """A point of a learning curve: the figures of a model of fewer training images."""
+
+    images: int
+    """It was trained on."""
+    train: dict[str, float]
+    """Figures on images that it was trained on."""
+    test: dict[str, float]
+    """Figures on the test images."""
 
 
 class DatasetLineage(_Frozen):
@@ -157,6 +184,8 @@ class ModelCard(_Frozen):
     metrics: Metrics | RegressionMetrics
     fold_metrics: list[Metrics | RegressionMetrics] = []
     """Of further models, a fold each, on the images that they have not seen."""
+    learning_curve: list[CurvePoint] = []
+    """Of further models, on more and more of the training images."""
     history: list[dict[str, float]] = []
     """A row an epoch: `epoch`, `train_loss`, `val_loss`, `val_accuracy`, ..."""
     dataset: DatasetLineage
@@ -178,6 +207,8 @@ class ModelCard(_Frozen):
             raise ValueError("a classification has two classes or more, a regression none")
         if (self.task == "classification") != isinstance(self.metrics, Metrics):
             raise ValueError(f"the metrics are not those of a {self.task}")
+        if any(type(fold) is not type(self.metrics) for fold in self.fold_metrics):
+            raise ValueError(f"the folds are not those of a {self.task}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("two classes have the same label")
         if self.threshold is not None and len(self.labels) != 2:
@@ -218,6 +249,18 @@ class ModelCard(_Frozen):
             return None
         low, high = self.output_range
         return (score - low) / (high - low) if high > low else 0.0
+
+    def fold_summary(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation over the folds of each headline figure."""
+        rows = [fold.headline() for fold in self.fold_metrics]
+        summary = {}
+        for name in rows[0] if rows else ():
+            values = [row[name] for row in rows]
+            summary[name] = (
+                statistics.fmean(values),
+                statistics.stdev(values) if len(values) > 1 else 0.0,
+            )
+        return summary
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

@@ -224,6 +224,13 @@ class Client:
         """The card of a model. Raises `ModelNotFound`."""
         return ModelCard.model_validate(self._post("/info", tag=tag))
 
+    def report(self, tag: str, plot: str | None = None) -> bytes:
+        """The report of a model as HTML, or one of its plots as PNG.
+
+        Raises `ModelNotFound`, or `NotFound` with the names of the plots that there are.
+        """
+        return self._send("/report", False, json={"tag": tag, "plot": plot}).content
+
     def set(self, tag: str) -> ActiveResponse:
         """Make a model the active one. Raises `ModelNotFound`, `BadModel`, `GateFailed`."""
         return ActiveResponse.model_validate(self._post("/set", tag=tag))

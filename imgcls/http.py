@@ -162,11 +162,18 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
         return cast(Self, checked)
 
 
+class FileAnswer(BaseModel):
+    """Base of what stands for answers that are not JSON; `media_types` are what they can be."""
+
+    media_types: ClassVar[tuple[str, ...]] = ("application/octet-stream",)
+
+
 def endpoint(
     route: str, takes: type[IODescriptor], gives: type[BaseModel], *, role: Role
 ) -> Callable[[Method], Any]:
     """A BentoML API from an async method: errors become refusals, results JSON.
 
+    Where `gives` is a `FileAnswer` the method returns the response itself.
     `role` is what a caller's token must have, where the service has tokens.
     """
 
@@ -176,7 +183,8 @@ def endpoint(
             try:
                 if "refused" in arguments:
                     raise arguments["refused"]
-                return json_response(await method(self, **arguments))
+                result = await method(self, **arguments)
+                return result if isinstance(result, Response) else json_response(result)
             except ImgclsError as err:
                 return error_response(err)
             except Exception as err:

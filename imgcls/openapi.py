@@ -10,6 +10,7 @@ from typing import Any
 from imgcls.auth import Role
 from imgcls.errors import BY_CODE
 from imgcls.guard import needed_roles
+from imgcls.http import FileAnswer
 from imgcls.schemas import ErrorResponse
 from imgcls.settings import get_settings
 
@@ -46,9 +47,8 @@ def document(service: Any, version: str) -> dict[str, Any]:
             takes["content"]["image/*"] = {"schema": {"type": "string", "format": "binary"}}
             takes["content"]["application/json"] = {"schema": _instances(api.input_spec, raw)}
             operation["parameters"] = _query(api.input_spec, raw)
-        answer = _add(schemas, api.output_spec, "serialization")
         operation["responses"] = {
-            "200": {"description": "OK", "content": {"application/json": {"schema": answer}}},
+            "200": {"description": "OK", "content": _answer(schemas, api.output_spec)},
             **_refusals(),
         }
     if get_settings().has_tokens:
@@ -77,6 +77,12 @@ def _add(schemas: dict[str, Any], model: Any, mode: Any) -> dict[str, str]:
     name = model.__name__.removesuffix("IODescriptor")
     schemas[name] = schema | {"title": name}
     return {"$ref": _REF.format(model=name)}
+
+
+def _answer(schemas: dict[str, Any], model: Any) -> dict[str, Any]:
+    if issubclass(model, FileAnswer):
+        return {kind: {"schema": {"type": "string"}} for kind in model.media_types}
+    return {"application/json": {"schema": _add(schemas, model, "serialization")}}
 
 
 def _query(model: Any, raw: str) -> list[dict[str, Any]]:

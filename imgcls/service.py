@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import imgcls
-from imgcls import logs
+from imgcls import logs, report
 from imgcls.card import ModelCard
 from imgcls.data.labelling import Labelling
 from imgcls.data.summary import DatasetSummary
@@ -39,6 +39,7 @@ from imgcls.files import NAME, VERSION, check_name, scratch
 from imgcls.guard import guard
 from imgcls.hangup import dropped_if_gone
 from imgcls.http import (
+    FileAnswer,
     FileField,
     FormRequest,
     JsonRequest,
@@ -53,6 +54,7 @@ from imgcls.monitor import PredictionLog
 from imgcls.openapi import document
 from imgcls.recipes import DEFAULT_RECIPE, Recipe, load_recipe, with_weights
 from imgcls.registry import Registry
+from imgcls.report import PLOTS
 from imgcls.schemas import (
     CARD_EXAMPLE,
     ActiveResponse,
@@ -186,6 +188,20 @@ class JobRequestById(JsonRequest):
 
 class ModelRequest(JsonRequest):
     tag: ModelTag
+
+
+class ReportRequest(JsonRequest):
+    tag: ModelTag
+    plot: str | None = Field(
+        None,
+        description="A plot's name, for a PNG: " + ", ".join(PLOTS) + ". The whole report as HTML "
+        "if left out.",
+        examples=["confusion"],
+    )
+
+
+class ReportAnswer(FileAnswer):
+    media_types: ClassVar[tuple[str, ...]] = ("text/html", "image/png")
 
 
 class ShadowRequest(JsonRequest):
@@ -384,6 +400,11 @@ class ImageClassifier:
         """The whole card of one model."""
         return await in_thread(self.registry.get, tag)
 
+    @endpoint("/report", ReportRequest, ReportAnswer, role="manage")
+    async def report(self, tag: str, plot: str | None) -> Response:
+        """What a model reaches, as one page of HTML; or one plot of it, as a PNG."""
+        return await in_thread(_report, self.registry, tag, plot)
+
     @endpoint("/set", ModelRequest, ActiveResponse, role="manage")
     async def set(self, tag: str) -> ActiveResponse:
         """Make a model active, once it has loaded and answered its golden images rightly."""
@@ -478,6 +499,14 @@ def _keep(upload: UploadFile, path: Path) -> None:
     upload.file.seek(0)
     with path.open("wb") as file:
         shutil.copyfileobj(upload.file, file, 1024 * 1024)
+
+
+def _report(registry: Registry, tag: str, plot: str | None) -> Response:
+    folder = registry.folder(tag)
+    card = registry.get(tag)
+    if plot is None:
+        return Response(report.page(folder, card), media_type="text/html")
+    return Response(report.plot(folder, card, plot), media_type="image/png")
 
 
 def _shadow(registry: Registry, tag: str | None, rate: float) -> ShadowReport:

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"errors", "metric_files", "settings"},
     {"auth", "logs", "metrics"},
     {"card", "files", "recipes", "console", "http", "hangup", "drift", "monitor"},
-    {"images", "schemas"},
+    {"images", "report", "schemas"},
     {"data", "engine", "guard", "jobs", "shadow_files"},
     {"watch", "prediction"},
     {"batcher", "eda", "offline", "registry", "openapi"},

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from imgcls.card import GRAPH_FILE
+from imgcls.client import Client
 from imgcls.http import endpoint
 from imgcls.schemas import ActiveResponse
 from imgcls.service import Nothing
@@ -357,6 +358,24 @@ def test_list_and_info_show_what_a_model_is(http: httpx.Client, active: str) -> 
     assert row["hyperparameters"] == {"lr": 0.01, "augment": None}
     card = http.post("/info", json={"tag": active}).json()
     assert (card["tag"], card["labels"]) == (active, ["red", "green", "blue"])
+
+
+def test_a_report_is_a_page_and_its_plots_are_named(
+    http: httpx.Client, server: Server, active: str
+) -> None:
+    page = http.post("/report", json={"tag": active})
+    assert page.headers["content-type"].startswith("text/html")
+    assert active in page.text
+    refused = http.post("/report", json={"tag": active, "plot": "confusion"})
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    folder = server.registry.folder(active) / "report"
+    folder.mkdir()
+    (folder / "confusion.png").write_bytes(b"a picture")
+    plot = http.post("/report", json={"tag": active, "plot": "confusion"})
+    assert (plot.headers["content-type"], plot.content) == ("image/png", b"a picture")
+    assert Client(server.url).report(active, "confusion") == b"a picture"
+    content = http.get("/docs.json").json()["paths"]["/report"]["post"]["responses"]["200"]
+    assert set(content["content"]) == {"text/html", "image/png"}
 
 
 def test_upload_profile_and_list_a_dataset(http: httpx.Client, tmp_path: Path) -> None:

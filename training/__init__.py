@@ -2,7 +2,8 @@
 
     seeding, versions -> loader, events -> augment, networks, loop -> fit_network
                                         -> backbones, features, linear -> fit_features
-                                        -> evaluate, export, fitted    -> fit -> run -> __main__
+                                        -> evaluate, export, fitted    -> fit
+    evaluate -> calibrate -> judge; fit, judge -> repeats, report -> run -> __main__
 
 `train` is the way in from Python; `python -m training` the one for jobs and for people. torch is
 imported when `train` is first used, not with the package.

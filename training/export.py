@@ -123,13 +123,17 @@ def compare(
             f"differ by up to {difference:.2g}, and at most {allowed:.0e} is allowed."
         )
     if source.ndim == 1:
+        if output_range is not None and not (
+            np.float32(output_range[0]) <= graph.min() <= graph.max() <= np.float32(output_range[1])
+        ):
+            raise ParityFailed(f"The exported graph gives scores outside the range {output_range}.")
         return difference
     top_two = np.sort(source, axis=1)[:, -2:]
     clear = top_two[:, 1] - top_two[:, 0] > _TIE
     differing = int((graph.argmax(1) != source.argmax(1))[clear].sum())
     if differing:
         raise ParityFailed(
-            f"The exported graph gives another label than the trained network on {differing} of "
+            f"The exported graph gives another label than the trained model on {differing} of "
             f"{len(source)} images."
         )
     return difference

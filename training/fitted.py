@@ -10,6 +10,7 @@ import torch
 
 from imgcls.card import Preprocessing
 from imgcls.data import Dataset
+from imgcls.recipes import Recipe
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,6 +41,15 @@ def default_side(dataset: Dataset) -> int:
     table = dataset.index.take(dataset.rows("train"))
     sides = (table["width"].to_numpy() + table["height"].to_numpy()) / 2
     return int(np.clip(np.median(sides), SMALLEST_SIDE, LARGEST_DEFAULT_SIDE))
+
+
+def output_range(dataset: Dataset, recipe: Recipe) -> tuple[float, float]:
+    """What the scores of a regression are clipped to: as the recipe says, or as far as the targets
+    of the training images go."""
+    if recipe.output_range is not None:
+        return recipe.output_range
+    targets = dataset.targets(dataset.rows("train"))
+    return float(targets.min()), float(targets.max())
 
 
 def device() -> torch.device:

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from imgcls.card import Quantization
 from imgcls.engine import verdicts
+from training.calibrate import PREFIX
 from training.evaluate import Targets
 from training.export import Graph
 from training.loader import Pixels
@@ -83,6 +85,7 @@ def _write(source: Path, pixels: Pixels, target: Path) -> None:
                 str(prepared),
                 str(target),
                 _Calibration(pixels),
+                nodes_to_exclude=_probabilities(prepared),
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -90,6 +93,12 @@ def _write(source: Path, pixels: Pixels, target: Path) -> None:
             )
     finally:
         root.setLevel(level)
+
+
+def _probabilities(path: Path) -> list[str]:
+    """Names of the nodes that make probabilities of logits: 256 steps are too few for those."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return [n.name for n in nodes if n.op_type == "Softmax" or n.name.startswith(PREFIX)]
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]

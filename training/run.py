@@ -7,19 +7,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.card import GRAPH_FILE, Metrics, ModelCard, Quantization, graph_sha256
+from imgcls.card import GRAPH_FILE, ModelCard, Quantization, graph_sha256
 from imgcls.data import Dataset, open_dataset
 from imgcls.drift import Reference
 from imgcls.engine import gate
+from imgcls.errors import BadRecipe
 from imgcls.files import scratch
 from imgcls.recipes import Recipe, load_recipe
 from imgcls.registry import Registry
-from training import evaluate, export
+from training import export
+from training.calibrate import scale_graph
 from training.events import OnEvent, ignore
 from training.fit import fit
-from training.fitted import Fitted
+from training.fitted import Fitted, Floats
+from training.judge import Judge
 from training.loader import iter_pixels, load_pixels
 from training.quantize import quantize
+from training.repeats import folds, learning_curve
+from training.report import write_report
 from training.seeding import reproducible
 from training.versions import versions
 
@@ -59,7 +64,7 @@ def train(
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset, seed=seed)
     try:
-        dataset.check_trainable()
+        _check(dataset, recipe)
         with reproducible(recipe.seed):
             fitted = fit(dataset, recipe, emit)
             return _finish(dataset, recipe, fitted, tag, baseline, registry, emit, started)
@@ -78,31 +83,32 @@ def _finish(
     emit: OnEvent,
     started: float,
 ) -> ModelCard:
-    threshold = recipe.threshold if len(dataset.labels) == 2 else None
     test, val = dataset.rows("test"), dataset.rows("val")
-    metrics = evaluate.measure(
-        dataset.labels, dataset.targets(test), fitted.answers["test"], threshold=threshold
-    )
+    judge = Judge.of(dataset, recipe, fitted.answers["val"])
+    answers = {split: judge.calibrated(found) for split, found in fitted.answers.items()}
+    metrics = judge.measure(dataset.targets(test), answers["test"])
     emit("evaluating", progress=1.0, metrics=metrics.headline())
     emit("exporting", progress=0.0)
     with scratch(registry.home, ".train-") as work:
         folder = work / "model"
         folder.mkdir()
         fitted.write(folder / GRAPH_FILE)
+        scale_graph(folder / GRAPH_FILE, judge.temperature)
         emit("exporting", progress=0.5)
         graph = export.Graph(folder / GRAPH_FILE)
         some = _spread(len(val), PARITY_IMAGES)
         pixels = load_pixels(dataset, val[some], fitted.preprocessing)
-        answers, embedding = graph.run(pixels)
-        parity = export.compare(answers, fitted.answers["val"][some])
+        found, embedding = graph.run(pixels)
+        parity = export.compare(found, answers["val"][some], output_range=judge.output_range)
         quantization = None
         if recipe.int8 is not None:
             emit("quantizing", progress=0.0)
-            quantization = _quantize(dataset, recipe.int8, fitted, folder / GRAPH_FILE, threshold)
+            quantization = _quantize(dataset, recipe.int8, fitted, folder / GRAPH_FILE, judge)
         if quantization and quantization.kept:  # what is served is what is measured
             graph = export.Graph(folder / GRAPH_FILE)
             embedding = graph.run(pixels)[1]
-            metrics = _measure(dataset, graph, fitted, threshold)
+            answers["test"] = _answers(dataset, graph, fitted)
+            metrics = judge.measure(dataset.targets(test), answers["test"])
         if reference := Reference.of(embedding):
             reference.save(folder)
         emit("exporting", progress=0.9, metrics=metrics.headline())
@@ -115,10 +121,22 @@ def _finish(
             fitted.preprocessing,
             dataset.labels,
         )
+        repeats: dict[str, Any] = {
+            "fold_metrics": folds(dataset, recipe, emit) if recipe.folds else [],
+            "learning_curve": learning_curve(dataset, recipe, emit)
+            if recipe.learning_curve
+            else [],
+        }
         card = ModelCard(
             tag=tag,
-            labels=dataset.labels,
-            threshold=threshold,
+            task="classification" if judge.labels else "regression",
+            labels=judge.labels,
+            target=None if judge.labels else dataset.target_name,
+            output_range=judge.output_range,
+            interval=judge.interval,
+            abstain_below=judge.abstain_below,
+            temperature=judge.temperature,
+            threshold=judge.threshold,
             preprocessing=fitted.preprocessing,
             embedding_dim=fitted.embedding_dim,
             recipe=recipe.model_dump(mode="json"),
@@ -132,8 +150,10 @@ def _finish(
             versions=versions(*_VERSIONED, *fitted.packages),
             duration_seconds=round(time.perf_counter() - started, 3),
             baseline=baseline,
+            **repeats,
         )
         card.save(folder)
+        write_report(folder, card, judge, dataset, test, dataset.targets(test), answers["test"])
         emit("registering", progress=0.0)
         gate(folder)  # no model enters the store that serving would refuse
         registry.register(folder, card)
@@ -142,7 +162,7 @@ def _finish(
 
 
 def _quantize(
-    dataset: Dataset, largest_loss: float, fitted: Fitted, path: Path, threshold: float | None
+    dataset: Dataset, largest_loss: float, fitted: Fitted, path: Path, judge: Judge
 ) -> Quantization:
     """The 8-bit form of the graph at `path`, judged on validation images."""
     val = dataset.rows("val")
@@ -152,19 +172,20 @@ def _quantize(
         load_pixels(dataset, val, fitted.preprocessing),
         dataset.targets(val),
         largest_loss=largest_loss,
-        threshold=threshold,
+        threshold=judge.threshold,
     )
 
 
-def _measure(
-    dataset: Dataset, graph: export.Graph, fitted: Fitted, threshold: float | None
-) -> Metrics:
-    """A graph's figures on the test images."""
-    rows = dataset.rows("test")
-    answers = [graph.run(chunk)[0] for chunk in iter_pixels(dataset, rows, fitted.preprocessing)]
-    return evaluate.measure(
-        dataset.labels, dataset.targets(rows), np.concatenate(answers), threshold=threshold
-    )
+def _answers(dataset: Dataset, graph: export.Graph, fitted: Fitted) -> Floats:
+    """A graph's answers to the test images."""
+    chunks = iter_pixels(dataset, dataset.rows("test"), fitted.preprocessing)
+    return np.concatenate([graph.run(chunk)[0] for chunk in chunks])
+
+
+def _check(dataset: Dataset, recipe: Recipe) -> None:
+    dataset.check_trainable()
+    if recipe.int8 is not None and dataset.task == "regression":
+        raise BadRecipe("int8 is judged by accuracy, which a regression has not; leave it null.")
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:

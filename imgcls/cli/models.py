@@ -78,6 +78,37 @@ def show(tag: Tag, json: Json = False) -> None:
         console.show(_facts(card, active=card.tag == registry.active()), *metric_tables(card))
 
 
+@app.command()
+def report(
+    tag: Tag,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the whole report as one page.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show how good a model is and how sure that is; with --html, write a page with plots.
+
+    The page holds plots, figures by class, folds and the worst mistakes with their pictures, and
+    needs no other file.
+
+        imgcls models report pets
+        imgcls models report pets --html pets.html
+    """
+    from imgcls.report import page
+
+    registry = _registry()
+    card = registry.get(tag)
+    if html is not None:
+        written = page(registry.folder(card.tag), card)
+        html.write_text(written, encoding="utf-8")
+    if json:
+        console.show_json({"tag": card.tag, "html": html, "metrics": card.metrics})
+    elif html is not None:
+        console.show(f"wrote {html}")
+    else:
+        console.show(*metric_tables(card))
+
+
 @app.command("set")
 def set_active(tag: Tag, json: Json = False) -> None:
     """Make a model the active one, after it has passed its checks.
@@ -239,24 +270,31 @@ def activate(tag: str) -> tuple[str | None, str]:
 
 def metric_tables(card: "ModelCard") -> "list[Table | str]":
     """The held-out metrics of a model, in all and by class."""
-    from imgcls.card import RegressionMetrics
+    from imgcls.card import Metrics
+    from imgcls.report import figures
 
     metrics = card.metrics
-    headline = metrics.headline()
     shown: list[Table | str] = [
         f"{card.tag} on {console.plural(metrics.images, 'image')} of the {metrics.split} split",
         console.table(
-            [f"#{name.replace('_', '-')}" for name in headline],
-            [[f"{value:.4f}" for value in headline.values()]],
+            ["", "#value", "95% interval"],
+            [(name, f"{value:.4f}", interval) for name, value, interval in figures(metrics)],
         ),
     ]
-    if isinstance(metrics, RegressionMetrics):
+    if card.fold_metrics:
+        rows = [(n, f"{mean:.4f}", f"{sd:.4f}") for n, (mean, sd) in card.fold_summary().items()]
+        shown.append(f"over {len(card.fold_metrics)} folds")
+        shown.append(console.table(["", "#mean", "#spread"], rows))
+    if card.learning_curve:
+        names = list(card.learning_curve[0].test)
+        shown.append("by training images, on the test images")
         shown.append(
-            f"Answering the median of the training images would have an MAE of "
-            f"{metrics.mae_of_median:.4f}; {metrics.coverage:.1%} of the prediction intervals "
-            "hold the truth."
+            console.table(
+                ["#images", *(f"#{name}" for name in names)],
+                [(p.images, *(f"{p.test[n]:.4f}" for n in names)) for p in card.learning_curve],
+            )
         )
-    else:
+    if isinstance(metrics, Metrics):
         columns = ["class", "#precision", "#recall", "#F1", "#images"]
         rows = [
             (m.label, f"{m.precision:.3f}", f"{m.recall:.3f}", f"{m.f1:.3f}", f"{m.support:,}")

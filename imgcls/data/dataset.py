@@ -3,6 +3,7 @@
 Immutable. Where datasets are kept is `store.py`'s business; what is in an image, `images.py`'s.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +109,18 @@ class Dataset:
             raise BadArgument(f"There is no split {split!r}; there are: {', '.join(SPLITS)}.")
         return self._rows[split].copy()
 
+    def view(self, **rows: npt.ArrayLike) -> "Dataset":
+        """The same images with other `rows` in the splits that are named; `index` keeps its own.
+
+        It shares the source: closing one closes both.
+        """
+        other = copy.copy(self)
+        given = {name: np.asarray(part, dtype=np.int64) for name, part in rows.items()}
+        for name in given:
+            self.rows(name)
+        other._rows = self._rows | given
+        return other
+
     def read(self, row: int) -> bytes:
         """The encoded image of a row. Thread-safe. Raises `BadImage`."""
         offset, packed, size, method, crc, location = (column[row] for column in self._places)
@@ -194,7 +207,7 @@ class Dataset:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dataset, (
+        args = (
             self.tag,
             self.labels,
             self._stored,
@@ -204,6 +217,7 @@ class Dataset:
             self.labelling,
             self.group,
         )
+        return Dataset, args, {"_rows": self._rows}
 
 
 def _only(index: pa.Table, group: str | None, dataset: Dataset) -> pa.Table:

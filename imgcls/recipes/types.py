@@ -268,6 +268,9 @@ class _Recipe(Part):
     folds: int | None = Field(default=None, ge=2, le=20)
     """Train so many models more, each without one part of the training images, and measure them on
     the part that they have not seen: the mean and the spread are reported."""
+    learning_curve: int | None = Field(default=None, ge=2, le=20)
+    """Train so many models more, on a tenth to all of the training images, to see what more images
+    bring."""
     int8: Share | None = None
     """Also make an 8-bit graph, and keep it where it is quicker and its accuracy on validation
     images is at most this much lower (0.01: one in a hundred); null makes none."""

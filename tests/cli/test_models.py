@@ -185,3 +185,14 @@ def test_every_command_has_help_with_an_example_and_takes_json() -> None:
         assert f"imgcls {' '.join(path)}" in result.stdout.replace("Usage", "", 1), path
         examples = [line for line in result.stdout.splitlines() if " imgcls " in line]
         assert len(examples) >= 2, path  # the usage line, and at least one example
+
+
+def test_a_report_is_shown_and_written_as_a_page(tag: str, tmp_path: Path) -> None:
+    assert "accuracy" in imgcls("models", "report", "tiny").stdout
+    target = tmp_path / "tiny.html"
+    assert answer("models", "report", "tiny", "--html", str(target))["html"] == str(target)
+    assert target.read_text().startswith("<!doctype html>")
+    assert tag in target.read_text()
+    missing = imgcls("models", "report", "tiny", "--html", str(tmp_path / "no" / "where.html"))
+    assert missing.exit_code == 1
+    assert missing.stderr.startswith("error: ")

@@ -196,3 +196,20 @@ def test_measuring_needs_neither_pyarrow_nor_a_framework():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"pyarrow", "torch", "sklearn", "pandas", "bentoml", "training"} & set(loaded)
+
+
+def test_a_view_has_other_splits_and_the_same_images(pets, zip_of):
+    with open_dataset(zip_of(pets)) as dataset:
+        test, train = dataset.rows("test"), dataset.rows("train")
+        view = dataset.view(train=train[:4], test=np.append(test, train[0]))
+        assert view.rows("train").tolist() == train[:4].tolist()
+        assert view.rows("test").tolist() == [*test.tolist(), train[0]]
+        assert view.rows("val").tolist() == dataset.rows("val").tolist()
+        assert dataset.rows("train").tolist() == train.tolist()
+        assert view.read(train[0]) == dataset.read(train[0])
+        assert view.lineage().splits["train"] == 4
+        copy = pickle.loads(pickle.dumps(view))  # noqa: S301
+        assert copy.rows("train").tolist() == train[:4].tolist()
+        copy.close()
+        with pytest.raises(BadArgument, match="validation"):
+            dataset.view(validation=train)
