@@ -93,10 +93,11 @@ def predict(
     elif scores.count:
         mean = scores.total / scores.count
         summary |= {"scores": {"mean": mean, "min": scores.low, "max": scores.high}}
-        told = f"{mean:.4g} on average, {scores.low:.4g} to {scores.high:.4g}"
+        spread = f"{mean:.4g} on average, {scores.low:.4g} to {scores.high:.4g}"
+        told = f"{card.target or 'score'} {spread}"
     if card.abstain_below is not None:
         summary |= {"abstained": unsure}
-        told += f"; {unsure:,} abstained"
+        told = "; ".join(filter(None, (told, f"{unsure:,} abstained")))
     if json and out:
         console.show_json(summary | {"out": str(out)})
     elif not json:
@@ -151,7 +152,7 @@ def _table(first: "list[Answers]", card: "ModelCard", top_k: int | None) -> "Tab
         for answers in first
         for i, path in enumerate(answers.paths)
     ]
-    scored = ["path", f"#{card.target or 'score'}", "from", "to"]
+    scored = ["path", "#score", "#from", "#to"]
     classified = ["path", "label", "#probability", "most likely"]
     columns = scored if card.task == "regression" else classified
     return console.table(columns, rows[:_SHOWN])

@@ -157,7 +157,7 @@ def test_a_regression_gives_a_score_for_every_image_in_every_format(
         assert (summary["failed"], summary["scores"]["max"]) == (1, 10)
         assert read(out) == [row | {"error": row["error"] or None} for row in found]
     shown = predict(*ask)
-    assert "brightness" in shown.stdout
+    assert "brightness" in shown.stderr
     assert ("8.8" in shown.stdout) == (interval is not None)
     assert "on average, 0 to 10" in shown.stderr
     assert predict(*ask, "--top-k", "1").exit_code == 1
