@@ -1,7 +1,6 @@
 """`imgcls models`: the store, and which model answers."""
 
 from pathlib import Path
-from statistics import mean, pstdev
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -350,16 +349,6 @@ def _kind(labels: list[str], target: str | None, output_range: tuple[float, floa
     return (target or "a score") + span
 
 
-def _folds(card: "ModelCard") -> str:
-    """Mean and standard deviation of the figures over the folds."""
-    heads = [metrics.headline() for metrics in card.fold_metrics]
-    if not heads:
-        return "-"
-    figures = {name: [head[name] for head in heads] for name in heads[0]}
-    told = (f"{name} {mean(of):.4f} +- {pstdev(of):.4f}" for name, of in figures.items())
-    return f"{len(heads)}: " + ", ".join(told)
-
-
 def _facts(card: "ModelCard", *, active: bool) -> "Table":
     size = card.preprocessing
     answers: list[tuple[str, object]]
@@ -391,7 +380,6 @@ def _facts(card: "ModelCard", *, active: bool) -> "Table":
         ("settings", ", ".join(f"{k}={v}" for k, v in card.hyperparameters.items())),
         ("dataset", f"{card.dataset.tag}, {card.dataset.images:,} images"),
         ("splits", ", ".join(f"{k} {v:,}" for k, v in card.dataset.splits.items())),
-        ("folds", _folds(card)),
         ("parity", f"{card.parity:.2g}"),
         ("versions", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
         ("created", f"{card.created_at.astimezone():%Y-%m-%d %H:%M}"),
