@@ -36,7 +36,8 @@ class Detector:
 
         It is widened by `margin` of its sides on each side, as far as the picture goes.
         """
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
+        # A copy: decoders hand out arrays that torch may not share.
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
         found: dict[str, Any] = self.network([image.to(device())])[0]
         wanted = (found["labels"] == self.category) & (found["scores"] >= least)
         if not bool(wanted.any()):
@@ -79,9 +80,6 @@ def load_detector(name: str, weights: str, thing: str) -> Detector:
     if thing not in categories[1:]:
         there = ", ".join(c for c in categories[1:] if c != "N/A")
         raise BadArgument(f"The detector knows no {thing[:40]!r}; it knows: {there}.")
-    network = torchvision.models.get_model(
-        name, weights=None, weights_backbone=None, num_classes=len(categories)
-    )
     if weights == PRETRAINED:
         try:
             state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -92,6 +90,9 @@ def load_detector(name: str, weights: str, thing: str) -> Detector:
             ) from err
     else:
         state = read_state_dict(Path(weights))
+    network = torchvision.models.get_model(
+        name, weights=None, weights_backbone=None, num_classes=len(categories)
+    )
     try:
         network.load_state_dict(state)
     except RuntimeError as err:
