@@ -30,6 +30,7 @@ _NUMBERED = 20
 _MOST_CLASSES = 60
 """In the plot by class; the worst are shown."""
 _MOST_CURVES = 10
+_COLUMNS = 6
 _RANGES = 10
 _LABEL = 24
 
@@ -164,15 +165,18 @@ def learning_curve(points: Sequence[CurvePoint]) -> Figure:
 
 
 def mistakes(pictures: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str]) -> Figure:
-    columns = 6
-    rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(1.7 * columns, 2.0 * rows), layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    for cell in cells:
-        cell.axis("off")
-    for cell, picture, caption in zip(cells, pictures, captions, strict=False):
-        cell.imshow(picture)
-        cell.set_title(caption, fontsize=6.5)
+    """Pictures `uint8 [side, side, 3]` in rows of six, a caption of two lines over each."""
+    side, gap, over = len(pictures[0]), 10, 40
+    rows = -(-len(pictures) // _COLUMNS)
+    sheet = np.full((rows * (side + over), _COLUMNS * (side + gap) - gap, 3), 255, np.uint8)
+    figure = Figure(figsize=(sheet.shape[1] / 100, sheet.shape[0] / 100), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        top, left = number // _COLUMNS * (side + over) + over, number % _COLUMNS * (side + gap)
+        sheet[top : top + side, left : left + side] = picture
+        axes.text(left + side / 2, top - 5, caption, ha="center", va="bottom", fontsize=8)
+    axes.imshow(sheet)
     return figure
 
 

@@ -46,7 +46,7 @@ def write_report(
             Image.fromarray(picture).save(target / one.file, quality=85)
         if found:
             captions = [f"{plots.short(m.answer)}\nis {plots.short(m.truth)}" for _, m in found]
-            plots.mistakes(pictures, captions).savefig(target / "mistakes.png", dpi=80)
+            plots.mistakes(pictures, captions).savefig(target / "mistakes.png")
     listed = Mistakes(mistakes=[one for _, one in found])
     (target / MISTAKES_FILE).write_text(listed.model_dump_json(indent=2))
 
