@@ -156,22 +156,23 @@ class Dataset:
 
     def check_trainable(self) -> None:
         """Raises `BadDataset` where a split is empty or there is nothing to tell apart."""
+        called = self.tag if self.group is None else f"the group {self.group} of {self.tag}"
         counts = ", ".join(f"{name} {len(rows):,}" for name, rows in self._rows.items())
         for split, rows in self._rows.items():
             if len(rows) == 0:
                 raise BadDataset(
-                    f"{self.tag} has no readable image in its {split} split ({counts}), and a "
-                    "model needs some in each: three different images of each class are enough for "
+                    f"There is no readable image of {called} in its {split} split ({counts}), and "
+                    "a model needs some in each: three different images of each class are enough for "
                     f"that, or a folder `{split}`."
                 )
         if len(np.unique(self.targets(self._rows["train"]))) < 2:
             if self.task == "regression":
                 raise BadDataset(
-                    f"The training images of {self.tag} all have the same {self.target_name}; a "
+                    f"The training images of {called} all have the same {self.target_name}; a "
                     "regression needs different ones."
                 )
             raise BadDataset(
-                f"The training images of {self.tag} are all of one class; a classifier needs two. "
+                f"The training images of {called} are all of one class; a classifier needs two. "
                 "Put the images of each class into a folder of its own."
             )
 

@@ -85,7 +85,7 @@ def test_groups_too_small_to_train_on_are_refused_before_a_job_starts(photos: Pa
         path.rename(path.with_name(f"{path.stem}_{'b' if path.stem == '000' else 'a'}.jpg"))
     result = imgcls("train", photos, "--pattern", "{id}_{g}", "--group", "g")
     assert result.exit_code == 1
-    assert "has no readable image in its" in result.stderr
+    assert "no readable image of the group b of" in result.stderr
     assert Jobs().all() == []
 
 
