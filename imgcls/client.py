@@ -39,10 +39,12 @@ from imgcls.schemas import (
     ShadowReport,
     follow,
 )
+from imgcls.searches import Leaderboard
 
 if TYPE_CHECKING:
     from imgcls.data import DatasetSummary
     from imgcls.eda import Profile
+    from imgcls.jobs import Tracker
 
 Image: TypeAlias = str | os.PathLike[str] | bytes
 """A path, or the bytes of an encoded image."""
@@ -174,6 +176,7 @@ class Client:
         wait: bool = False,
         baseline: bool = False,
         seed: int = 0,
+        track: "Sequence[Tracker]" = (),
     ) -> FitResponse:
         """Start a training job on a stored dataset; the model will be called `name:...`.
 
@@ -195,8 +198,43 @@ class Client:
                 wait=wait,
                 baseline=baseline,
                 seed=seed,
+                track=list(track),
             )
         )
+
+    def search(
+        self,
+        dataset: str,
+        name: str,
+        budget: float = 600.0,
+        *,
+        recipes: Sequence[str] = (),
+        fresh: bool = False,
+        baseline: bool = False,
+        seed: int = 0,
+        track: "Sequence[Tracker]" = (),
+    ) -> Job:
+        """Start a search for the best recipe that may take `budget` seconds; `follow` its job.
+
+        What it makes will be called `name:...`. Raises `Conflict` where an earlier search of this
+        name was about other data, unless it is to begin `fresh`.
+        """
+        answer = self._post(
+            "/search",
+            dataset=dataset,
+            name=name,
+            budget=budget,
+            recipes=list(recipes),
+            fresh=fresh,
+            baseline=baseline,
+            seed=seed,
+            track=list(track),
+        )
+        return FitResponse.model_validate(answer).job
+
+    def leaderboard(self, name: str) -> Leaderboard:
+        """What a search has found so far. Raises `SearchNotFound`."""
+        return Leaderboard.model_validate(self._post("/leaderboard", name=name))
 
     def follow(self, job_id: str, *, poll: float = _POLL) -> Iterator[Job]:
         """Yield the job whenever it has changed, and last when it is over."""

@@ -20,7 +20,8 @@ The message is a sentence that says what was wrong and what to do next.
     ├── NotFound                404 not_found
     │   ├── ModelNotFound       404 model_not_found
     │   ├── DatasetNotFound     404 dataset_not_found
-    │   └── JobNotFound         404 job_not_found
+    │   ├── JobNotFound         404 job_not_found
+    │   └── SearchNotFound      404 search_not_found
     ├── MethodNotAllowed        405 method_not_allowed
     ├── TimeLimitExceeded       408 time_limit
     ├── BodyStalled             408 body_stalled
@@ -129,6 +130,10 @@ class DatasetNotFound(NotFound):
 
 class JobNotFound(NotFound):
     code = "job_not_found"
+
+
+class SearchNotFound(NotFound):
+    code = "search_not_found"
 
 
 class MethodNotAllowed(ImgclsError):

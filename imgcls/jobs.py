@@ -34,12 +34,17 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from imgcls.errors import Busy, Conflict, JobNotFound, JobOver
 from imgcls.files import locked, write_atomic
 from imgcls.schemas import Job, follow
+from imgcls.searches import SearchPlan
 from imgcls.settings import get_settings
 
 _JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
 MAX_TIME_LIMIT = 30 * 86_400.0
 """Seconds; what a timer can hold, and longer than anybody waits."""
 _POLL = 0.2
+SEARCH = {"kind": "search"}
+"""The recipe of a job that looks for one."""
+Tracker = Literal["tensorboard", "mlflow"]
+TRACKERS: tuple[Tracker, ...] = ("tensorboard", "mlflow")
 _KILL_AFTER = 5.0
 """Seconds between asking a process to stop and killing it."""
 
@@ -59,6 +64,10 @@ class JobRequest(BaseModel):
     baseline: bool = False
     seed: int = 0
     """Of the splits; the recipe has its own for the training."""
+    search: SearchPlan | None = None
+    """A search among recipes; `recipe` then says so and nothing else: see `SEARCH`."""
+    track: tuple[Tracker, ...] = ()
+    """Where the figures of the run go besides the job's own events."""
 
 
 class _Process(BaseModel):

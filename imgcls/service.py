@@ -9,7 +9,7 @@ import gc
 import re
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
@@ -49,7 +49,7 @@ from imgcls.http import (
     lean,
     no_such_route,
 )
-from imgcls.jobs import MAX_TIME_LIMIT, JobRequest, Jobs
+from imgcls.jobs import MAX_TIME_LIMIT, SEARCH, JobRequest, Jobs, Tracker
 from imgcls.monitor import PredictionLog
 from imgcls.openapi import document
 from imgcls.recipes import DEFAULT_RECIPE, Recipe, load_recipe, with_weights
@@ -66,6 +66,7 @@ from imgcls.schemas import (
     RemoveResponse,
     ShadowReport,
 )
+from imgcls.searches import Budget, Leaderboard, SearchFolder, SearchPlan
 from imgcls.settings import get_settings
 
 if TYPE_CHECKING:
@@ -176,6 +177,24 @@ class FitRequest(JsonRequest):
     wait: bool = Field(False, description="Answer when the job is over, with the model's card.")
     baseline: bool = Field(False, description="Protect the model from removal.")
     seed: int = Field(0, ge=0, description="Seed of the splits.")
+    track: list[Tracker] = Field([], description="Keep the figures of the run there too.")
+
+
+class SearchRequest(JsonRequest):
+    dataset: DatasetTag
+    name: Name = Field(description="The model's name in the store, and the search's.")
+    budget: Budget = Field(600.0, description="Seconds that all of it may take.")
+    recipes: list[str] = Field(
+        [], description="Presets to choose among; without any those that suit the data."
+    )
+    fresh: bool = Field(False, description="Forget an earlier search of this name.")
+    baseline: bool = Field(False, description="Protect the model from removal.")
+    seed: int = Field(0, ge=0, description="Seed of the splits.")
+    track: list[Tracker] = Field([], description="Keep the figures of all trials there too.")
+
+
+class SearchName(JsonRequest):
+    name: Name = Field(description="The model's name in the search.")
 
 
 class DatasetRequest(JsonRequest):
@@ -350,6 +369,7 @@ class ImageClassifier:
         wait: bool,
         baseline: bool,
         seed: int,
+        track: Sequence[Tracker],
     ) -> FitResponse:
         """Train a model in a process of its own; follow it with `/job`, or `wait` for it."""
         check_name(name, "model name")
@@ -362,6 +382,7 @@ class ImageClassifier:
             time_limit=time_limit,
             baseline=baseline,
             seed=seed,
+            track=tuple(track),
         )
         job = await in_thread(self.jobs.start, request)
         if not wait:
@@ -372,6 +393,39 @@ class ImageClassifier:
         if job.tag is None:
             raise job.failure()
         return FitResponse(job=job, card=self.registry.get(job.tag))
+
+    @endpoint("/search", SearchRequest, FitResponse, role="manage")
+    async def search(
+        self,
+        dataset: str,
+        name: str,
+        budget: float,
+        recipes: Sequence[str],
+        fresh: bool,
+        baseline: bool,
+        seed: int,
+        track: Sequence[Tracker],
+    ) -> FitResponse:
+        """Look for the best recipe in a process of its own; follow it with `/job`."""
+        folder = SearchFolder(name)
+        plan = SearchPlan(budget=budget, recipes=tuple(recipes), fresh=fresh)
+        tag = await heavily(_trainable, dataset, seed, None)
+        await in_thread(folder.check, plan, tag, seed)
+        request = JobRequest(
+            dataset=tag,
+            recipe=SEARCH,
+            name=name,
+            baseline=baseline,
+            seed=seed,
+            search=plan,
+            track=tuple(track),
+        )
+        return FitResponse(job=await in_thread(self.jobs.start, request))
+
+    @endpoint("/leaderboard", SearchName, Leaderboard, role="manage")
+    async def leaderboard(self, name: str) -> Leaderboard:
+        """What a search has found so far, with intervals that say which differences are noise."""
+        return await in_thread(SearchFolder(name).leaderboard)
 
     @endpoint("/jobs", Nothing, JobsResponse, role="manage")
     async def list_jobs(self) -> JobsResponse:

@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"errors", "metric_files", "settings"},
     {"auth", "logs", "metrics"},
     {"card", "files", "recipes", "console", "http", "hangup", "drift", "monitor"},
-    {"images", "report", "schemas"},
+    {"images", "report", "schemas", "searches"},
     {"data", "engine", "guard", "jobs", "shadow_files"},
     {"watch", "prediction"},
     {"batcher", "eda", "offline", "registry", "openapi"},
@@ -31,7 +31,10 @@ LAYERS: list[set[str]] = [
 """
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
-HEAVY = {"torch", "torchvision", "timm", "sklearn", "pandas", "gradio", "onnx", "onnxscript"}
+HEAVY = {
+    "torch", "torchvision", "timm", "sklearn", "pandas", "gradio", "onnx", "onnxscript", "optuna",
+    "mlflow", "tensorboard",
+}  # fmt: skip
 """What only `training` and its users may carry; the serving image has none of it."""
 
 ALLOWED = {"demo_steps": {"sklearn"}}

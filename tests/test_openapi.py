@@ -43,6 +43,7 @@ CONFIG: dict[str, Any] = {
         },
         {"include-name": "POST /upload", "checks": {"positive_data_acceptance": OR_BAD_CONTENT}},
         {"include-name": "POST /fit", "checks": {"positive_data_acceptance": OR_BAD_CONTENT}},
+        {"include-name": "POST /search", "checks": {"positive_data_acceptance": OR_BAD_CONTENT}},
     ],
 }
 

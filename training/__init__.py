@@ -4,6 +4,7 @@
                                         -> backbones, features, linear -> fit_features
                                         -> evaluate, export, fitted    -> fit
     evaluate -> calibrate -> judge; fit, judge -> repeats, report -> run -> __main__
+    fit -> trials; space, standings -> study; run, tracking -> search -> __main__
 
 `train` is the way in from Python; `python -m training` the one for jobs and for people. torch is
 imported when `train` is first used, not with the package.

@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from imgcls.card import ModelCard
 from imgcls.errors import ImgclsError
-from imgcls.jobs import JobWriter
+from imgcls.jobs import JobRequest, JobWriter
 from imgcls.recipes import (
     DEFAULT_RECIPE,
     PRESETS,
@@ -27,6 +27,9 @@ from imgcls.recipes import (
     read_recipe_file,
 )
 from imgcls.settings import get_settings
+
+if TYPE_CHECKING:
+    from training.events import OnEvent
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 EXIT_TIME_LIMIT = 124
@@ -75,25 +78,38 @@ def run_job(folder: Path) -> int:
             writer.emit(stage, **told)
 
         writer.emit("loading", progress=0.0)
-        recipe = load_recipe(request.recipe)
-        from imgcls.data import open_dataset
-        from training.run import train
-
-        with open_dataset(request.dataset, seed=request.seed, group=request.group) as dataset:
-            card = train(
-                dataset,
-                recipe,
-                name=request.name,
-                on_event=on_event,
-                baseline=request.baseline,
-                seed=request.seed,
-            )
-        writer.succeed(card.tag)
+        writer.succeed(_done(request, folder.name, on_event).tag)
         return 0
     except Exception as err:  # whatever it was, the job must say so
         traceback.print_exc()
         writer.fail(*_fault(err))
         return 1
+
+
+def _done(request: JobRequest, job_id: str, on_event: "OnEvent") -> ModelCard:
+    """The model that a request asks for, its run tracked."""
+    from imgcls.data import open_dataset
+
+    common: dict[str, Any] = {"name": request.name, "baseline": request.baseline}
+    if request.search is not None:
+        from training.trials import warm_up
+
+        warm_up()
+        from training.search import search
+
+        with open_dataset(request.dataset, seed=request.seed, group=request.group) as dataset:
+            return search(dataset, request.search, on_event=on_event, track=request.track, **common)
+    recipe = load_recipe(request.recipe)
+    from training.run import train
+    from training.tracking import tracked
+
+    with (
+        open_dataset(request.dataset, seed=request.seed, group=request.group) as dataset,
+        tracked(request.track, f"{request.name}-{job_id}", recipe, on_event) as run,
+    ):
+        card = train(dataset, recipe, on_event=run.on_event, **common)
+        run.end(card.metrics.headline(), tag=card.tag, dataset=card.dataset.tag)
+    return card
 
 
 def go_behind_predictions() -> None:

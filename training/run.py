@@ -45,12 +45,14 @@ def train(
     on_event: OnEvent | None = None,
     baseline: bool = False,
     seed: int = 0,
+    fitted: Fitted | None = None,
 ) -> ModelCard:
     """Train a model called `name` and register it; returns its card.
 
     `dataset` is open already, or a path or stored tag to open with splits drawn from `seed`.
     `recipe` is a recipe, its name or a mapping. The same dataset, recipe and machine give the
-    same metrics. A `baseline` is protected from removal.
+    same metrics. A `baseline` is protected from removal. `fitted` is what `recipe` has made of this
+    dataset before, to be tested and registered without fitting again.
 
     Raises `BadRecipe`, `BadDataset`, `WeightsUnavailable`, `ParityFailed`, `TrainingFailed`.
     """
@@ -66,7 +68,7 @@ def train(
     try:
         _check(dataset, recipe)
         with reproducible(recipe.seed):
-            fitted = fit(dataset, recipe, emit)
+            fitted = fitted or fit(dataset, recipe, emit)
             return _finish(dataset, recipe, fitted, tag, baseline, registry, emit, started)
     finally:
         if opened:

@@ -11,6 +11,7 @@ from imgcls.cli.crop import crop
 from imgcls.cli.data import eda
 from imgcls.cli.demo import demo
 from imgcls.cli.predict import predict
+from imgcls.cli.search import leaderboard, search
 from imgcls.cli.serve import serve
 from imgcls.cli.train import recipes, train
 from imgcls.errors import ImgclsError
@@ -50,6 +51,8 @@ app.command("demo")(demo)
 app.command("eda")(eda)
 app.command("crop")(crop)
 app.command("train")(train)
+app.command("search")(search)
+app.command("leaderboard")(leaderboard)
 app.command("recipes")(recipes)
 app.command("predict")(predict)
 app.command("serve")(serve)

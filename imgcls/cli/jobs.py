@@ -97,7 +97,7 @@ def watch(jobs: "Jobs", job_id: str) -> "Job":
 
 
 def _progress(job: "Job") -> str:
-    if job.stage != "training":  # epochs and losses are of the training, not of what follows
+    if job.stage not in ("training", "searching"):  # of these are the figures, not of what follows
         return ""
     parts = []
     if job.epoch is not None:

@@ -48,6 +48,13 @@ Group = Annotated[
     str | None,
     typer.Option(metavar="FIELD", help="The field whose values divide the images into groups."),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Keep the figures of the run in tensorboard or mlflow; may be repeated.",
+    ),
+]
 
 
 def labelling(

@@ -9,12 +9,12 @@ import typer
 
 from imgcls import console
 from imgcls.cli import options
-from imgcls.cli.options import Data, Json
+from imgcls.cli.options import Data, Json, Track
 
 if TYPE_CHECKING:
     from imgcls.card import ModelCard
     from imgcls.data import Dataset
-    from imgcls.jobs import JobRequest
+    from imgcls.jobs import JobRequest, Tracker
     from imgcls.recipes import Recipe
     from imgcls.schemas import Job
 
@@ -55,6 +55,7 @@ def train(
     activate: Annotated[
         bool, typer.Option("--activate", help="Make the model the active one when it is done.")
     ] = False,
+    track: Track = None,
     json: Json = False,
 ) -> None:
     """Train a model, test it, and put it into the store.
@@ -102,6 +103,7 @@ def train(
             time_limit=time_limit,
             baseline=baseline,
             seed=seed,
+            track=trackers(track),
         )
         job, card = run_job(request)
         done.append({"job": job, "card": card, "active": activate})
@@ -209,6 +211,19 @@ def choose_recipe(name: str | None, config: Path | None, changes: list[str]) -> 
 
     # The job runs elsewhere: only an absolute path means the same file there.
     return with_weights(recipe, found)
+
+
+def trackers(names: list[str] | None) -> "tuple[Tracker, ...]":
+    """Raises `BadArgument` for a tracker that there is not."""
+    from imgcls.errors import BadArgument
+    from imgcls.jobs import TRACKERS
+
+    for name in names or []:
+        if name not in TRACKERS:
+            raise BadArgument(
+                f"There is no tracker {name[:40]!r}; there are: {', '.join(TRACKERS)}."
+            )
+    return tuple(tracker for tracker in TRACKERS if tracker in (names or []))
 
 
 def run_job(request: "JobRequest") -> "tuple[Job, ModelCard]":
