@@ -8,13 +8,14 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
+from torch import nn
 from torch.export import Dim
 
 from imgcls import images
@@ -45,21 +46,28 @@ def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -
     Input `images` uint8 `[n, H, W, 3]`; outputs `probabilities` float32 `[n, C]` and `embedding`
     float32 `[n, D]`; `n` is free.
     """
+    module_graph(network, preprocessing, ["probabilities", "embedding"]).save(str(path))
+
+
+def module_graph(
+    module: nn.Module, preprocessing: Preprocessing, outputs: Sequence[str]
+) -> torch.onnx.ONNXProgram:
+    """A module on `images` uint8 `[n, H, W, 3]` as a graph in memory; `n` is free."""
     # A batch of one would be taken for a constant.
     example = torch.zeros((2, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
-    network = network.cpu().eval().to(memory_format=torch.contiguous_format)
+    module = module.cpu().eval().to(memory_format=torch.contiguous_format)
     with _quiet():
-        torch.onnx.export(
-            network,
+        program = torch.onnx.export(
+            module,
             (example,),
-            str(path),
             dynamo=True,
-            external_data=False,
             verbose=False,
             input_names=["images"],
-            output_names=["probabilities", "embedding"],
+            output_names=list(outputs),
             dynamic_shapes=({0: Dim("n")},),
         )
+    assert program is not None
+    return program
 
 
 @contextlib.contextmanager

@@ -1,70 +1,77 @@
-"""Features recipes: compute features once, fit a head on them."""
+"""Features recipes: compute features once, perhaps reduce them, fit a head on them."""
 
 from functools import partial
+from pathlib import Path
 
-import torch
+import numpy as np
+import numpy.typing as npt
+import onnx
 
 from imgcls.card import Preprocessing
 from imgcls.data import Dataset
-from imgcls.errors import BadRecipe
 from imgcls.recipes import FeaturesRecipe
-from imgcls.recipes.types import BackboneFeatures, LinearHead
-from training import linear, networks
-from training.backbones import load_backbone
-from training.events import OnEvent, epoch_reporter, throttled
-from training.export import write_graph
-from training.features import features
-from training.fitted import Fitted, default_side, device, device_name
-from training.networks import Classifier
+from training import graphs, heads
+from training.events import OnEvent, throttled
+from training.features import features, load_extractor
+from training.fitted import Fitted, default_side, device, device_name, output_range
+from training.reduce import fit_pca
+
+Floats = npt.NDArray[np.float32]
 
 
 def fit_features(dataset: Dataset, recipe: FeaturesRecipe, emit: OnEvent) -> Fitted:
-    """Features, computed once, then the head on top of them."""
-    head, wanted = recipe.head, recipe.features
-    if not isinstance(wanted, BackboneFeatures) or not isinstance(head, LinearHead):
-        raise BadRecipe("Only features.kind=backbone with head.kind=linear can be trained.")
-    classes = len(dataset.labels)
-    linear.check_head(head, classes)
+    """Features, computed once, then what is fitted on top of them."""
+    classes = None if dataset.task == "regression" else len(dataset.labels)
+    heads.check(recipe.head, classes)
     size = recipe.image_size or default_side(dataset)
     preprocessing = Preprocessing(height=size, width=size, resize=recipe.resize)
     emit("features", progress=0.0, message=device_name())
-    backbone = load_backbone(wanted.name, wanted.weights, image_size=size, seed=recipe.seed)
     rows = {split: dataset.rows(split) for split in ("train", "val", "test")}
+    extractor = load_extractor(
+        recipe.features, dataset, rows["train"], preprocessing, seed=recipe.seed
+    )
     total = sum(len(part) for part in rows.values())
-    found, done = {}, 0
+    found: dict[str, Floats] = {}
+    done = 0
     for split, part in rows.items():
         report = throttled(emit, "features", at=done / total, share=len(part) / total)
-        found[split] = features(
-            backbone, dataset, part, preprocessing, device=device(), progress=report
-        )
+        found[split] = features(extractor, dataset, part, device=device(), progress=report)
         done += len(part)
-    emit("training", progress=0.0, epoch=0, epochs=head.epochs)
-    fitted = linear.fit_head(
+    parts, dim = [extractor.graph], extractor.dim
+    emit("training", progress=0.0)
+    if recipe.reduce is not None:
+        reduction = fit_pca(found["train"], recipe.reduce)
+        reduced = graphs.runner(reduction.graph)
+        found = {split: reduced(part) for split, part in found.items()}
+        parts, dim = [*parts, reduction.graph], len(reduction.bias)
+    problem = heads.Problem(
         (found["train"], dataset.targets(rows["train"])),
         (found["val"], dataset.targets(rows["val"])),
-        head,
-        classes=classes,
-        seed=recipe.seed,
-        on_epoch=epoch_reporter(emit, head.epochs),
+        classes,
+        recipe.seed,
+        emit,
     )
+    limits = output_range(dataset, recipe) if classes is None else None
+    head = heads.fit(recipe.head, problem, output_range=limits)
     emit("evaluating", progress=0.0)
-    network = Classifier(
-        networks.Normalise(backbone.mean, backbone.std),
-        backbone.body,
-        fitted.head,
-        head.activation,
+    last = len(parts) - 1 + len(head.parts)
+    result: dict[str, tuple[int, graphs.Shape]] = (
+        {"score": (last, ("n",))} if classes is None else {"probabilities": (last, ("n", classes))}
     )
-    answers = {}
-    with torch.inference_mode():
-        for split in ("val", "test"):
-            logits = fitted.head(torch.from_numpy(found[split]))
-            answers[split] = networks.probabilities(logits, head.activation).numpy()
+    outputs = result | {"embedding": (len(parts) - 1, ("n", dim))}
     return Fitted(
-        partial(write_graph, network.eval(), preprocessing),
+        partial(_write, [*parts, *head.parts], outputs),
         preprocessing,
-        fitted.history,
-        answers=answers,
-        embedding_dim=backbone.dim,
-        backbone=wanted.name,
-        packages=("timm",) if backbone.library == "timm" else (),
+        head.history,
+        answers={split: head.answer(found[split]) for split in ("val", "test")},
+        embedding_dim=dim,
+        backbone=extractor.backbone,
+        packages=(*extractor.packages, *head.packages),
     )
+
+
+def _write(
+    parts: list[onnx.ModelProto], outputs: dict[str, tuple[int, graphs.Shape]], path: Path
+) -> None:
+    """One graph from images to answers; the embedding is what the head is given."""
+    onnx.save(graphs.joined(parts, outputs), path)

@@ -106,6 +106,9 @@ class SvcHead(Part):
     gamma: Literal["scale", "auto"] | Annotated[float, Field(gt=0)] = "scale"
     degree: int = Field(default=3, ge=1, le=10)
     """Of the polynomial kernel."""
+    max_images: int = Field(default=5_000, ge=10, le=50_000)
+    """Training images that are taken at most, drawn by class: time and memory grow with the square
+    of their number (200 MB for 5,000)."""
 
 
 class RandomForestHead(Part):

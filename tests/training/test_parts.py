@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from imgcls.errors import TrainingFailed
 from imgcls.recipes import NetworkRecipe
-from imgcls.recipes.types import Augment, EarlyStop, LinearHead, Optimizer
+from imgcls.recipes.types import Augment, EarlyStop, Optimizer
 from training.augment import Augmenter, resolve
 from training.evaluate import measure
-from training.linear import fit_head
 from training.loop import class_weights, fit
 from training.networks import cnn
 
@@ -59,28 +57,6 @@ def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate() -> None
     recipe = NetworkRecipe(epochs=2, optimizer=Optimizer(lr=0.01))
     with pytest.raises(TrainingFailed, match=r"lr=0\.01"):
         fit(network, stripes(), stripes(), recipe, classes=2)
-
-
-@pytest.mark.parametrize("strength", [0.01, 1.0])
-@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
-def test_the_linear_head_finds_what_logistic_regression_finds(strength: float, head: str) -> None:
-    noise = np.random.default_rng(0)
-    features = noise.normal(size=(400, 6)).astype(np.float32)
-    targets = (features @ noise.normal(size=6) + noise.normal(size=400) > 0).astype(np.int64)
-    # Of any scale, off centre, and one that never changes.
-    features = features * np.array([1, 100, 0.01, 1, 1, 0], np.float32) + 3
-    scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
-    # Two softmax outputs share the weight that one neuron carries, at half the penalty.
-    C = strength * 2 if head == "softmax" else strength  # noqa: N806
-    expected = LogisticRegression(C=C, tol=1e-8).fit(scaled, targets).predict_proba(scaled)
-    # One epoch over 600 copies: no earlier epoch to choose, and the same sum of losses.
-    copies = np.tile(features, (600, 1)), np.tile(targets, 600)
-    recipe = LinearHead(activation=head, C=strength / 600, epochs=1, batch_size=1200, lr=0.1)
-    fitted = fit_head(copies, (features, targets), recipe, classes=2)
-    with torch.inference_mode():
-        logits = fitted.head(torch.from_numpy(features))
-    got = torch.sigmoid(logits[:, 0] if head == "sigmoid" else logits[:, 1] - logits[:, 0])
-    assert np.abs(got.numpy() - expected[:, 1]).max() < 0.03
 
 
 def test_augmentation_keeps_shape_and_type_and_repeats_with_the_seed() -> None:

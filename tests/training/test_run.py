@@ -195,7 +195,7 @@ def test_a_second_run_on_the_same_data_does_not_touch_the_backbone(
     def fail(*args: Any) -> None:
         raise AssertionError("the backbone ran")
 
-    monkeypatch.setattr("training.features._compute", fail)
+    monkeypatch.setattr("training.features.compute.graphs.runner", fail)
     assert figures(train(dataset, small_probe, name="probe")) == figures(first)
     with pytest.raises(AssertionError, match="backbone ran"):
         train(dataset, small_probe.model_copy(update={"seed": 3}), name="probe")

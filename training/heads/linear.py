@@ -1,4 +1,6 @@
-"""The linear head: logistic regression on standardised features, by minibatch Adam.
+"""The linear head: logistic regression by minibatch Adam for classes, ridge for numbers.
+
+Features are standardised.
 
 The objective is scikit-learn's `LogisticRegression`: mean log-loss + ||W||^2 / (2 C n), the bias
 free. `softmax` has an output for each class; `sigmoid` is one neuron for the second of two.
@@ -11,20 +13,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
+from onnx import helper
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from imgcls.errors import BadRecipe, TrainingFailed
 from imgcls.recipes.types import LinearHead
+from training import graphs
+from training.events import epoch_reporter
+from training.heads.problem import FittedHead, Problem
 from training.networks import probabilities
+from training.reduce import moments
 
 Floats = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class FittedHead:
+class FittedLinear:
     """`head` maps raw features `float32 [n, D]` to logits `[n, C]`, or `[n, 1]` for sigmoid."""
 
     head: nn.Linear
@@ -40,6 +49,55 @@ def check_head(recipe: LinearHead, classes: int) -> None:
         )
 
 
+def fit_linear(wanted: LinearHead, problem: Problem) -> FittedHead:
+    """`fit_head` with its graph."""
+    assert problem.classes is not None
+    problem.emit("training", progress=0.0, epoch=0, epochs=wanted.epochs)
+    fitted = fit_head(
+        problem.train,
+        problem.val,
+        wanted,
+        classes=problem.classes,
+        seed=problem.seed,
+        on_epoch=epoch_reporter(problem.emit, wanted.epochs),
+    )
+
+    @torch.inference_mode()
+    def answer(features: Floats) -> Floats:
+        logits = fitted.head(torch.from_numpy(features))
+        return probabilities(logits, wanted.activation).numpy()
+
+    weight = fitted.head.weight.detach().numpy().T
+    logits = graphs.affine(np.ascontiguousarray(weight), fitted.head.bias.detach().numpy())
+    parts = (logits, _activation(wanted, problem.classes))
+    return FittedHead(answer, parts, fitted.history)
+
+
+def _activation(wanted: LinearHead, classes: int) -> onnx.ModelProto:
+    shape: graphs.Shape = ("n", classes)
+    if wanted.activation == "softmax":
+        return graphs.small([helper.make_node("Softmax", ["x"], ["y"], axis=1)], {}, shape, shape)
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["second"]),
+        helper.make_node("Sub", ["one", "second"], ["first"]),
+        helper.make_node("Concat", ["first", "second"], ["y"], axis=1),
+    ]
+    return graphs.small(nodes, {"one": np.ones((), np.float32)}, ("n", 1), shape)
+
+
+def fit_ridge(wanted: LinearHead, problem: Problem) -> FittedHead:
+    """Ridge regression on standardised features, at the strength 1 / C."""
+    features, targets = problem.train
+    mean, scale = moments(features)
+    fitted = Ridge(alpha=1 / wanted.C).fit((features - mean) * scale, targets)
+    weight = fitted.coef_ * scale
+    bias = np.array([fitted.intercept_ - mean @ weight], np.float32)
+    column = weight.astype(np.float32)[:, None]
+    return FittedHead(
+        lambda features: (features @ column + bias)[:, 0], (graphs.affine(column, bias),)
+    )
+
+
 def fit_head(
     train: tuple[Floats, Targets],
     val: tuple[Floats, Targets],
@@ -48,7 +106,7 @@ def fit_head(
     classes: int,
     seed: int = 0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> FittedHead:
+) -> FittedLinear:
     """Train on features `float32 [n, D]` and targets `int64 [n]`; keep the best epoch by
     validation log-loss.
 
@@ -108,7 +166,7 @@ def fit_head(
             )
         if val_loss < best_loss:
             best, best_loss = folded, val_loss
-    return FittedHead(best.eval(), history)
+    return FittedLinear(best.eval(), history)
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:
