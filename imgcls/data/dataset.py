@@ -162,8 +162,8 @@ class Dataset:
             if len(rows) == 0:
                 raise BadDataset(
                     f"There is no readable image of {called} in its {split} split ({counts}), and "
-                    "a model needs some in each: three different images of each class are enough for "
-                    f"that, or a folder `{split}`."
+                    "a model needs some in each: three different images of each class are enough "
+                    f"for that, or a folder `{split}`."
                 )
         if len(np.unique(self.targets(self._rows["train"]))) < 2:
             if self.task == "regression":
