@@ -1,6 +1,7 @@
 """Report: what a model reaches, for people: one page of HTML that needs no other file.
 
 Training draws the plots and keeps the worst mistakes, in `report/` beside the graph; figures come
+from collections.abc import Sequence
 from the card. A model without that folder has a page without pictures.
 """
 
@@ -8,6 +9,7 @@ import base64
 import html
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -224,7 +226,9 @@ def _facts(card: ModelCard) -> str:
     return "<h2>Model</h2>" + _table((), rows, "facts") + f"<h2>Recipe</h2><pre>{recipe}</pre>"
 
 
-def _table(columns: "tuple[str, ...]", rows: "list[tuple[str, ...]]", kind: str = "numbers") -> str:
+def _table(
+    columns: "tuple[str, ...]", rows: "Sequence[tuple[str, ...]]", kind: str = "numbers"
+) -> str:
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows

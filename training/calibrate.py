@@ -50,7 +50,7 @@ def scaled(probabilities: Floats, temperature: float) -> Floats:
         return probabilities
     logits = _logits(probabilities) / temperature
     powers = np.exp(logits - logits.max(1, keepdims=True))
-    return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
 
 
 def scale_graph(path: Path, temperature: float) -> None:
@@ -70,14 +70,14 @@ def scale_graph(path: Path, temperature: float) -> None:
         ]
     )
     steps = [
-        ("Max", [raw, PREFIX + "floor"], PREFIX + "kept", {}),
-        ("Log", [PREFIX + "kept"], PREFIX + "logits", {}),
-        ("Mul", [PREFIX + "logits", PREFIX + "inverse"], PREFIX + "divided", {}),
-        ("Softmax", [PREFIX + "divided"], _OUTPUT, {"axis": 1}),
+        ("Max", [raw, PREFIX + "floor"], PREFIX + "kept"),
+        ("Log", [PREFIX + "kept"], PREFIX + "logits"),
+        ("Mul", [PREFIX + "logits", PREFIX + "inverse"], PREFIX + "divided"),
+        ("Softmax", [PREFIX + "divided"], _OUTPUT),  # over the last axis, as it does by itself
     ]
     graph.node.extend(
-        helper.make_node(kind, takes, [gives], name=PREFIX + kind.lower(), **options)
-        for kind, takes, gives, options in steps
+        helper.make_node(kind, takes, [gives], name=PREFIX + kind.lower())
+        for kind, takes, gives in steps
     )
     onnx.save(model, path)
 

@@ -14,7 +14,7 @@ from training.resample import Weights
 
 Floats = npt.NDArray[np.float32]
 
-RC = {
+RC: Any = {
     "text.parse_math": False,  # labels may hold dollar signs
     "font.size": 9.0,
     "axes.spines.top": False,

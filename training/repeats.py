@@ -3,8 +3,6 @@
 They are measured and thrown away. Each begins afresh, and none has seen what it is measured on.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -104,11 +102,19 @@ def _fitted(view: Dataset, recipe: Recipe, emit: OnEvent) -> tuple[Judge, Floats
     return judge, judge.calibrated(fitted.answers["test"])
 
 
-def _share(emit: OnEvent, stage: str, number: int, count: int) -> OnEvent:
+def _share(emit: OnEvent, whole: str, number: int, count: int) -> OnEvent:
     """Events of one training as progress of a stage of `count` of them."""
 
-    def passed_on(inner: str, *, progress: float | None = None, **told: Any) -> None:
-        if inner == "training" and progress is not None:
-            emit(stage, progress=(number + progress) / count, message=f"{number + 1}/{count}")
+    def passed_on(
+        stage: str,
+        *,
+        progress: float | None = None,
+        epoch: int | None = None,
+        epochs: int | None = None,
+        metrics: dict[str, float] | None = None,
+        message: str | None = None,
+    ) -> None:
+        if stage == "training" and progress is not None:
+            emit(whole, progress=(number + progress) / count, message=f"{number + 1}/{count}")
 
     return passed_on

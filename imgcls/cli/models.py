@@ -296,11 +296,11 @@ def metric_tables(card: "ModelCard") -> "list[Table | str]":
         )
     if isinstance(metrics, Metrics):
         columns = ["class", "#precision", "#recall", "#F1", "#images"]
-        rows = [
+        classes = [
             (m.label, f"{m.precision:.3f}", f"{m.recall:.3f}", f"{m.f1:.3f}", f"{m.support:,}")
             for m in metrics.per_class
         ]
-        shown.append(console.table(columns, rows))
+        shown.append(console.table(columns, classes))
     return shown
 
 
