@@ -68,7 +68,7 @@ def test_comparison_refuses_differences_other_labels_and_not_a_number() -> None:
 
 def test_scores_may_differ_by_a_share_of_their_range() -> None:
     source = np.array([2.0, 7.0, 10.0], np.float32)
-    near, far = source + np.float32(9e-4), source + np.float32(2e-3)
+    near, far = source - np.float32(9e-4), source - np.float32(2e-3)
     for output_range in (None, (0.0, 10.0)):
         assert compare(near, source, output_range=output_range) == pytest.approx(9e-4, rel=0.1)
         with pytest.raises(ParityFailed, match="differ by up to"):
@@ -80,6 +80,8 @@ def test_scores_may_differ_by_a_share_of_their_range() -> None:
         compare(source * np.float32(np.nan), source)
     with pytest.raises(ParityFailed, match="shape"):
         compare(source[:, None], source)
+    with pytest.raises(ParityFailed, match="outside"):
+        compare(source + np.float32(9e-4), source, output_range=(0.0, 10.0))
 
 
 def test_golden_images_of_a_regression_are_spread_over_its_scores(tmp_path: Path) -> None:
