@@ -373,7 +373,8 @@ def test_a_report_is_a_page_and_its_plots_are_named(
     (folder / "confusion.png").write_bytes(b"a picture")
     plot = http.post("/report", json={"tag": active, "plot": "confusion"})
     assert (plot.headers["content-type"], plot.content) == ("image/png", b"a picture")
-    assert Client(server.url).report(active, "confusion") == b"a picture"
+    with Client(server.url) as client:
+        assert client.report(active, "confusion") == b"a picture"
     content = http.get("/docs.json").json()["paths"]["/report"]["post"]["responses"]["200"]
     assert set(content["content"]) == {"text/html", "image/png"}
 
