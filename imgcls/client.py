@@ -252,6 +252,10 @@ class Client:
         """Stop a job. Raises `JobNotFound`, `JobOver`."""
         return Job.model_validate(self._post("/cancel", id=job_id))
 
+    def resume(self, job_id: str) -> Job:
+        """Start a job that came to no model again, as a new one, behind its last epoch."""
+        return Job.model_validate(self._post("/resume", id=job_id))
+
     # Models.
 
     def list(self, name: str | None = None) -> ListResponse:

@@ -5,6 +5,7 @@
               lock           held (flock) by that process for as long as it lives
               events.jsonl   progress; each line holds all that is known by then
               log.txt        what the process printed
+              checkpoint/    the last epoch of a network's training, until it has succeeded
               cancel         somebody asked it to stop
               result.json    written last; a job without it whose lock is free has died
 
@@ -40,6 +41,9 @@ from imgcls.settings import get_settings
 _JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
 MAX_TIME_LIMIT = 30 * 86_400.0
 """Seconds; what a timer can hold, and longer than anybody waits."""
+CHECKPOINT_DIR = "checkpoint"
+_KEEP_CHECKPOINTS = 8
+"""Jobs that are over, the newest, whose checkpoints are kept: each is several times its network."""
 _POLL = 0.2
 SEARCH = {"kind": "search"}
 """The recipe of a job that looks for one."""
@@ -119,20 +123,46 @@ class Jobs:
 
         Raises `Busy` when too many jobs wait already, `Conflict` where training is not installed.
         """
+        with locked(self.root / "start.lock"):
+            self._make_room()
+            return self._start(request)
+
+    def resume(self, job_id: str) -> Job:
+        """Start the training of a job that came to no model again, as a new job.
+
+        A network's goes on behind the last epoch that the old job finished; that job's checkpoint
+        becomes the new one's. Raises `JobNotFound`, `JobOver` where the job has succeeded,
+        `Conflict` where it is not over, and as `start` does.
+        """
+        with locked(self.root / "start.lock"):
+            folder = self._folder(job_id)
+            job = self.get(job_id)
+            if not job.over or (job.state != "succeeded" and _is_locked(folder / "lock")):
+                raise Conflict(f"The job {job_id} still runs or waits; cancel it first, or wait.")
+            if job.state == "succeeded":
+                raise JobOver(f"The job {job_id} has succeeded: its model is {job.tag}.")
+            self._make_room(keep=folder)
+            request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
+            return self._start(request, folder / CHECKPOINT_DIR)
+
+    def _start(self, request: JobRequest, checkpoint: Path | None = None) -> Job:
         if not can_train():
             raise Conflict(
                 "This installation serves but cannot train: install imgcls[train] beside it."
             )
-        with locked(self.root / "start.lock"):
-            self._make_room()
-            job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
-            folder = self.root / job_id
-            folder.mkdir()
-            try:
-                process = self._launch(folder, request)
-            except OSError:  # a full disk, say: a job that is refused leaves nothing
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+        job_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+        folder = self.root / job_id
+        folder.mkdir()
+        moved = checkpoint is not None and checkpoint.is_dir()
+        try:
+            if checkpoint is not None and moved:
+                checkpoint.rename(folder / CHECKPOINT_DIR)
+            process = self._launch(folder, request)
+        except OSError:  # a full disk, say: a job that is refused leaves nothing
+            if checkpoint is not None and moved:
+                (folder / CHECKPOINT_DIR).rename(checkpoint)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         threading.Thread(target=_settle, args=(process, folder), daemon=True).start()
         return self.get(job_id)
 
@@ -210,7 +240,7 @@ class Jobs:
         """The last 16 KiB that the process printed. Raises `JobNotFound`."""
         return _tail(self._folder(job_id) / "log.txt", 16_384)
 
-    def _make_room(self) -> None:
+    def _make_room(self, keep: Path | None = None) -> None:
         """Forget the oldest jobs that are over. Raises `Busy` when too many are not."""
         settings = get_settings()
         over = [folder for folder in sorted(self._folders()) if not _is_locked(folder / "lock")]
@@ -219,7 +249,11 @@ class Jobs:
                 f"{settings.max_jobs} jobs wait or run already; cancel one or try again later."
             )
         for folder in over[: max(0, len(over) - settings.keep_jobs)]:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder != keep:
+                shutil.rmtree(folder, ignore_errors=True)
+        for folder in over[:-_KEEP_CHECKPOINTS]:
+            if folder != keep:
+                shutil.rmtree(folder / CHECKPOINT_DIR, ignore_errors=True)
 
     def _launch(self, folder: Path, request: JobRequest) -> "subprocess.Popen[bytes]":
         with (folder / "lock").open("wb") as lock, (folder / "log.txt").open("wb") as log:
@@ -299,8 +333,14 @@ class JobWriter:
         with (self.folder / "events.jsonl").open("a") as file:
             file.write(event.model_dump_json(exclude_none=True) + "\n")
 
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where the training saves its epochs: what `Jobs.resume` hands on to the next job."""
+        return self.folder / CHECKPOINT_DIR
+
     def succeed(self, tag: str) -> None:
         _write_result(self.folder, JobResult(state="succeeded", tag=tag))
+        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
 
     def fail(self, code: str, reason: str) -> None:
         _write_result(self.folder, JobResult(state="failed", code=code, reason=reason))

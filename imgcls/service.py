@@ -442,6 +442,11 @@ class ImageClassifier:
         """Stop a job that waits or runs; answers when its process is gone."""
         return await in_thread(self.jobs.cancel, id)
 
+    @endpoint("/resume", JobRequestById, Job, role="manage")
+    async def resume(self, id: str) -> Job:
+        """Start a job that was killed, failed or was cancelled again, behind its last epoch."""
+        return await in_thread(self.jobs.resume, id)
+
     # Models.
 
     @endpoint("/list", NameFilter, ListResponse, role="predict")

@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     """Jobs that may wait or run; more are refused with 429."""
     keep_jobs: int = Field(default=500, ge=0)
     """Jobs that are over and still listed; of older ones only the models stay."""
+    pixel_cache_mb: int = Field(default=20_480, ge=0)
+    """MiB that decoded datasets may keep on disk together; those used longest ago are removed. One
+    that is larger is kept until the next comes."""
     fit_nice: int = Field(default=10, ge=0, le=19)
     """Niceness of a training process, so that predictions go first."""
 

@@ -213,7 +213,7 @@ def test_refusals_keep_their_class(client: Client, tmp_path: Path) -> None:
         client.fit("nothing", "colours")
     with pytest.raises(BadRecipe, match="learning_rate"):
         client.fit("nothing", "colours", "cnn", overrides={"learning_rate": 1})
-    for ask in (client.job, client.cancel):
+    for ask in (client.job, client.cancel, client.resume):
         with pytest.raises(JobNotFound):
             ask("20261121-083000-123456-a1b2")
     with pytest.raises(Conflict, match="earlier"):

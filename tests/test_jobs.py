@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.errors import Busy, JobNotFound, JobOver
-from imgcls.jobs import JobRequest, Jobs, _is_locked
+from imgcls.errors import Busy, Conflict, JobNotFound, JobOver
+from imgcls.jobs import CHECKPOINT_DIR, JobRequest, Jobs, _is_locked
 from imgcls.schemas import Job
 from imgcls.settings import get_settings
 
@@ -131,6 +131,33 @@ def test_too_many_jobs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for job in started:
         jobs.cancel(job.id)
     jobs.cancel(jobs.start(request()).id)
+
+
+def test_what_came_to_no_model_goes_on_as_a_new_job_with_its_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = jobs_with("endless")
+    first = until(jobs, jobs.start(request()), "running")
+    with pytest.raises(Conflict, match="still runs"):
+        jobs.resume(first.id)
+    (jobs.root / first.id / CHECKPOINT_DIR).mkdir()
+    (jobs.root / first.id / CHECKPOINT_DIR / "epoch").write_text("3")
+    jobs.cancel(first.id)
+    monkeypatch.setenv("IMGCLS_KEEP_JOBS", "0")  # room is made, but not of what is needed
+    get_settings.cache_clear()
+    second = jobs_with("obedient").resume(first.id)
+    assert (second.name, second.dataset) == (first.name, first.dataset)
+    assert (jobs.root / second.id / CHECKPOINT_DIR / "epoch").read_text() == "3"
+    assert not (jobs.root / first.id / CHECKPOINT_DIR).exists()
+    until(jobs, second, "succeeded")
+    deadline = time.monotonic() + 5
+    while (jobs.root / second.id / CHECKPOINT_DIR).exists():  # of no use any more
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(JobOver, match="pets:1"):
+        jobs.resume(second.id)
+    with pytest.raises(JobNotFound):
+        jobs.resume("nothing")
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "../jobs", "nothing", "a/b", "*"])

@@ -220,6 +220,7 @@ REFUSALS = [
     ("/list", {"json": {"name": "A B"}}, 400),
     ("/job", {"json": {"id": "../jobs"}}, 404),
     ("/cancel", {"json": {"id": "nothing"}}, 404),
+    ("/resume", {"json": {"id": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "/etc"}}, 404),
     ("/fit", {"json": {"dataset": "nothing", "name": "pets"}}, 404),
@@ -454,8 +455,8 @@ def test_every_worker_serves_the_new_model_within_a_second(tmp_path: Path) -> No
 def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client) -> None:
     spec = http.get("/docs.json").json()
     routes = {
-        "/predict", "/fit", "/jobs", "/job", "/cancel", "/eda", "/set", "/rollback", "/unset",
-        "/list", "/info", "/remove", "/remove_all", "/upload", "/datasets",
+        "/predict", "/fit", "/jobs", "/job", "/cancel", "/resume", "/eda", "/set", "/rollback",
+        "/unset", "/list", "/info", "/remove", "/remove_all", "/upload", "/datasets",
     }  # fmt: skip
     assert routes <= set(spec["paths"])
     schemas = spec["components"]["schemas"]

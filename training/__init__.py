@@ -1,7 +1,8 @@
 """Training: from labelled images to a registered model. The only package that imports torch.
 
-    seeding, versions -> loader, events -> augment, networks, loop -> fit_network
+    seeding, versions -> loader, events -> pixels, augment, networks
                       -> backbones, graphs -> features, reduce, heads -> fit_features
+                      -> architectures, objectives, optimizers, checkpoint, loop -> fit_network
                                         -> evaluate, export, fitted    -> fit
     evaluate -> calibrate -> judge; fit, judge -> repeats, report -> run -> __main__
     fit -> trials; space, standings -> study; run, tracking -> search -> __main__

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from imgcls.card import ModelCard
 from imgcls.errors import ImgclsError
-from imgcls.jobs import JobRequest, JobWriter
+from imgcls.jobs import JobWriter
 from imgcls.recipes import (
     DEFAULT_RECIPE,
     PRESETS,
@@ -78,7 +78,7 @@ def run_job(folder: Path) -> int:
             writer.emit(stage, **told)
 
         writer.emit("loading", progress=0.0)
-        writer.succeed(_done(request, folder.name, on_event).tag)
+        writer.succeed(_done(writer, on_event).tag)
         return 0
     except Exception as err:  # whatever it was, the job must say so
         traceback.print_exc()
@@ -86,10 +86,11 @@ def run_job(folder: Path) -> int:
         return 1
 
 
-def _done(request: JobRequest, job_id: str, on_event: "OnEvent") -> ModelCard:
+def _done(writer: JobWriter, on_event: "OnEvent") -> ModelCard:
     """The model that a request asks for, its run tracked."""
     from imgcls.data import open_dataset
 
+    request = writer.request
     common: dict[str, Any] = {"name": request.name, "baseline": request.baseline}
     if request.search is not None:
         from training.trials import warm_up
@@ -105,9 +106,11 @@ def _done(request: JobRequest, job_id: str, on_event: "OnEvent") -> ModelCard:
 
     with (
         open_dataset(request.dataset, seed=request.seed, group=request.group) as dataset,
-        tracked(request.track, f"{request.name}-{job_id}", recipe, on_event) as run,
+        tracked(request.track, f"{request.name}-{writer.folder.name}", recipe, on_event) as run,
     ):
-        card = train(dataset, recipe, on_event=run.on_event, **common)
+        card = train(
+            dataset, recipe, on_event=run.on_event, checkpoint_dir=writer.checkpoint_dir, **common
+        )
         run.end(card.metrics.headline(), tag=card.tag, dataset=card.dataset.tag)
     return card
 

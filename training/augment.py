@@ -10,31 +10,41 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from imgcls.errors import BadRecipe
 from imgcls.recipes.types import Augment
 from training.loader import Pixels
 
 GROUP = 4
-"""Images that share one draw of crop, rotation and perspective."""
-
-
+"""Images that share one draw of crop, rotation, perspective and contrast."""
 TINY_SIDE = 16
 """Images below this side (in pixels) are taken for symbols, which no flip leaves as they are."""
-_LOOKED_AT = 500
-"""Images looked at to tell grey from colour."""
 PHOTOS = Augment(crop=0.125, rotation=0, horizontal_flip=True, perspective=0, cutmix=0.5)
 SYMBOLS = Augment(crop=0.1, rotation=8, horizontal_flip=False, perspective=0, cutmix=0)
+_MIXUP_ALPHA = 0.2
+"""Of the beta distribution that the shares of a blend are drawn from; the paper's for ImageNet."""
 
 
-def resolve(config: Augment, pixels: Pixels) -> Augment:
-    """`config` with what it leaves null chosen by the training images `uint8 [n, H, W, 3]`."""
-    sample = pixels[:: max(1, len(pixels) // _LOOKED_AT)]
-    grey = bool((sample == sample[..., :1]).all())
+def resolve(config: Augment, pixels: Pixels, *, regression: bool = False) -> Augment:
+    """`config` with what it leaves null chosen by training images `uint8 [n, H, W, 3]`.
+
+    Raises `BadRecipe` where a regression's images were to be mixed.
+    """
+    grey = bool((pixels == pixels[..., :1]).all())
     chosen = SYMBOLS if grey or min(pixels.shape[1:3]) < TINY_SIDE else PHOTOS
+    if regression:
+        if config.mixup or config.cutmix:
+            raise BadRecipe(
+                "The images of a regression cannot be mixed: leave augment.mixup and "
+                "augment.cutmix out, or set them to 0."
+            )
+        chosen = chosen.model_copy(update={"rotation": 0, "cutmix": 0})
+    if config.mixup and config.cutmix is None:
+        chosen = chosen.model_copy(update={"cutmix": min(chosen.cutmix or 0, 1 - config.mixup)})
     return chosen.model_copy(update=config.model_dump(exclude_none=True))
 
 
 class Augmenter:
-    """Callable on images `uint8 [n, H, W, 3]` and targets `int64 [n]` of a batch.
+    """Callable on images `uint8 [n, H, W, 3]` and targets `[n]` of a batch.
 
     Gives images of the same shape and type, and the targets: as they were, or where the batch was
     mixed as shares `float32 [n, classes]`. What the config leaves null is off.
@@ -54,19 +64,34 @@ class Augmenter:
             # random crop resized to the same size does not, and cost 3 points on 32 px photos.
             rows, columns = (max(1, round(config.crop * side)) for side in size)
             steps.append(v2.RandomCrop(size, [columns, rows], padding_mode="reflect"))
-        self._geometry = v2.Compose(steps) if steps else None
-        self._flip = config.horizontal_flip
+        if config.contrast:
+            steps.append(v2.ColorJitter(contrast=config.contrast))
+        self._shared = v2.Compose(steps) if steps else None
+        self._flips = [
+            dim for dim, on in ((2, config.horizontal_flip), (1, config.vertical_flip)) if on
+        ]
         self._cutmix = v2.CutMix(num_classes=classes) if config.cutmix else None
-        self._cutmix_share = config.cutmix or 0.0
+        self._mixup = v2.MixUp(alpha=_MIXUP_ALPHA, num_classes=classes) if config.mixup else None
+        self._cutmix_share, self._mixup_share = config.cutmix or 0.0, config.mixup or 0.0
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        if self._geometry is not None:
+        if self._shared is not None:
             groups = torch.split(images.permute(0, 3, 1, 2), GROUP)
-            images = torch.cat([self._geometry(group) for group in groups]).permute(0, 2, 3, 1)
-        if self._flip:
+            images = torch.cat([self._shared(group) for group in groups]).permute(0, 2, 3, 1)
+        for dim in self._flips:
             flipped = torch.rand(len(images), device=images.device) < 0.5
-            images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(2), images)
-        if self._cutmix is not None and len(images) > 1 and torch.rand(()) < self._cutmix_share:
-            mixed, targets = self._cutmix(images.permute(0, 3, 1, 2), targets)
-            images = mixed.permute(0, 2, 3, 1)
+            images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(dim), images)
+        if len(images) > 1 and (self._cutmix or self._mixup):
+            images, targets = self._mixed(images, targets)
         return images, targets
+
+    def _mixed(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = float(torch.rand(()))
+        if self._cutmix and drawn < self._cutmix_share:
+            mixed, targets = self._cutmix(images.permute(0, 3, 1, 2), targets)
+        elif self._mixup and drawn < self._cutmix_share + self._mixup_share:
+            mixed, targets = self._mixup(images.permute(0, 3, 1, 2).float(), targets)
+            mixed = mixed.round().to(images.dtype)
+        else:
+            return images, targets
+        return mixed.permute(0, 2, 3, 1), targets

@@ -29,6 +29,8 @@ _TIMEOUT = 10.0
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _HEADS = ("fc", "classifier", "heads", "head")
 """Where torchvision's classification networks keep their classifier."""
+_SIDE_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+"""Keys of classifiers that GoogLeNet and Inception have half way, for training alone."""
 _NAMED = 3
 """Keys that an error names."""
 
@@ -47,19 +49,26 @@ class Backbone:
     """SHA-256 over the names and values of the body's parameters and buffers."""
 
 
-def load_backbone(name: str, weights: str, *, image_size: int, seed: int = 0) -> Backbone:
+def load_backbone(
+    name: str, weights: str, *, image_size: int, seed: int = 0, part: str = "features"
+) -> Backbone:
     """Build the network `name`, without its classifier, frozen and in eval mode.
 
-    `weights` is `imagenet`, `none` (random, from `seed`) or the path of a state dict. Raises
-    `BadRecipe` for an unknown name, an unfit state dict or an image size that the network does
-    not take, and `WeightsUnavailable` where the weights are not to be had.
+    `weights` is `imagenet`, `none` (random, from `seed`) or the path of a state dict; `part` is the
+    recipe's that names it, for messages. Raises `BadRecipe` for an unknown name, an unfit state
+    dict or an image size that the network does not take, and `WeightsUnavailable` where the
+    weights are not to be had.
     """
     build = _torchvision if name in torchvision.models.list_models(torchvision.models) else _timm
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        library, body, prefixes, mean, std = build(name, weights == "imagenet", image_size)
+        try:
+            library, body, prefixes, mean, std = build(name, weights == "imagenet", image_size)
+        except _NotFetched as err:
+            raise _unavailable(name, part, err) from err
     if weights not in ("imagenet", "none"):
-        _load_into(body, read_state_dict(Path(weights)), prefixes, f"{Path(weights).name}", name)
+        state = read_state_dict(Path(weights), part=part)
+        _load_into(body, state, prefixes, f"{Path(weights).name}", name)
     body.requires_grad_(False).eval()
     try:
         with torch.inference_mode():
@@ -85,20 +94,20 @@ def _torchvision(name: str, pretrained: bool, image_size: int) -> Built:
     if name.startswith("vit_") and not pretrained:
         options["image_size"] = image_size
     if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = not pretrained
+        options |= {"init_weights": not pretrained, "aux_logits": False}
     try:
         with _impatient(), _tensors_only():
             model = torchvision.models.get_model(name, weights=chosen, **options)
     except (OSError, RuntimeError, pickle.UnpicklingError) as err:
         if not pretrained:
             raise
-        raise _unavailable(name, err) from err
+        raise _NotFetched(err) from err
     except AssertionError as err:
         raise BadRecipe(f"The backbone {name} does not take {image_size} px images.") from err
     if chosen is not None:
         preset = chosen.transforms()
         mean, std = tuple(preset.mean), tuple(preset.std)
-    return "torchvision", model, (_cut(model),), mean, std
+    return "torchvision", model, (_cut(model), *_SIDE_HEADS), mean, std
 
 
 def _cut(model: nn.Module) -> str:
@@ -123,12 +132,15 @@ def _timm(name: str, pretrained: bool, image_size: int) -> Built:
             "(resnet18, efficientnet_b0, ...) or of a timm model (resnetv2_50, ...)."
         )
     try:
+        # Transformers are built for one size of images.
+        fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+        options: dict[str, Any] = {"img_size": image_size} if fixed else {}
         with _hub() if pretrained else contextlib.nullcontext():
-            model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+            model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except Exception as err:  # hubs raise errors of many libraries
         if not pretrained:
             raise BadRecipe(f"timm cannot build {name!r}: {err}") from err
-        raise _unavailable(name, err) from err
+        raise _NotFetched(err) from err
     from timm.data.config import resolve_model_data_config
 
     config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
@@ -187,16 +199,20 @@ def _hub() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _unavailable(name: str, err: Exception) -> WeightsUnavailable:
-    reason = " ".join(str(err).split())[:160] or type(err).__name__
+class _NotFetched(Exception):
+    """Why pretrained weights are not to be had."""
+
+
+def _unavailable(name: str, part: str, err: Exception) -> WeightsUnavailable:
+    reason = " ".join(str(err).split())[:160] or type(err.__cause__).__name__
     return WeightsUnavailable(
         f"The ImageNet weights of {name} could not be fetched ({reason}). Either give the path of "
-        f"a state dict (--set features.weights=/path/{name}.pth), or train without pretrained "
-        "weights: weights=none, or the recipe cnn."
+        f"a state dict (--set {part}.weights=/path/{name}.pth), or train without pretrained "
+        f"weights: --set {part}.weights=none, or the recipe cnn."
     )
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, *, part: str = "features") -> dict[str, Tensor]:
     """A state dict from `.safetensors`, or from `.pt`/`.pth` with `weights_only`.
 
     Wrappers such as `{"state_dict": ...}` and the prefix `module.` are taken off. Raises
@@ -205,8 +221,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsUnavailable(
             f"There is no weights file {str(path)!r}. Give the path of a state dict "
-            "(--set features.weights=/path/resnet18.pth), or train without pretrained weights: "
-            "weights=none, or the recipe cnn."
+            f"(--set {part}.weights=/path/resnet18.pth), or train without pretrained weights: "
+            f"--set {part}.weights=none, or the recipe cnn."
         )
     try:
         if path.suffix == ".safetensors":

@@ -4,36 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from imgcls.card import ClassMetrics, Interval, Metrics, RegressionMetrics
 from imgcls.engine import verdicts
-from training.loader import Pixels
-from training.networks import Classifier
 from training.resample import RESAMPLES, MidRanks, Weights, intervals
 
 Floats = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
 
-BATCH = 256
 BINS = 15
 """Of equal width from 0 to 1, for the calibration error."""
 _EPSILON = 1e-7
 """Probabilities are kept this far from 0 and 1 in the log-loss."""
-
-
-@torch.inference_mode()
-def predict(network: Classifier, pixels: Pixels, *, device: torch.device | None = None) -> Floats:
-    """`uint8 [n, H, W, 3]` to probabilities `float32 [n, C]`."""
-    device = device or torch.device("cpu")
-    network.to(device).eval()
-    parts = [
-        network(torch.from_numpy(pixels[start : start + BATCH]).to(device))[0].cpu().numpy()
-        for start in range(0, len(pixels), BATCH)
-    ]
-    result: Floats = np.concatenate(parts)
-    return result
 
 
 def log_loss(probabilities: Floats, targets: Targets) -> float:

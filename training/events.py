@@ -47,7 +47,7 @@ def epoch_reporter(emit: OnEvent, epochs: int) -> Callable[[dict[str, float]], N
 
     def report(row: dict[str, float]) -> None:
         epoch = int(row["epoch"])
-        shown = {k: row[k] for k in ("train_loss", "val_loss", "val_accuracy")}
+        shown = {k: v for k, v in row.items() if k.startswith(("train_", "val_"))}
         emit("training", progress=epoch / epochs, epoch=epoch, epochs=epochs, metrics=shown)
 
     return report

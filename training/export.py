@@ -1,4 +1,4 @@
-"""From a torch `Classifier` to the one ONNX graph that is served, checked against its source.
+"""From a torch `Network` to the one ONNX graph that is served, checked against its source.
 
 `write_graph` exports, `compare` proves that the graph answers as the training source did, and
 `write_goldens` stores a few images with the graph's answers for every later load to replay.
@@ -22,7 +22,7 @@ from imgcls import images
 from imgcls.card import GOLDEN_DIR, GOLDEN_FILE, Golden, GoldenSet, Preprocessing
 from imgcls.errors import ParityFailed
 from training.loader import Pixels, Source
-from training.networks import Classifier
+from training.networks import Network
 
 Floats = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
@@ -40,13 +40,13 @@ GOLDEN_BYTES = 200_000
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
 
-def write_graph(network: Classifier, preprocessing: Preprocessing, path: Path) -> None:
+def write_graph(network: Network, preprocessing: Preprocessing, path: Path) -> None:
     """Export to one file of ONNX at `path`.
 
-    Input `images` uint8 `[n, H, W, 3]`; outputs `probabilities` float32 `[n, C]` and `embedding`
-    float32 `[n, D]`; `n` is free.
+    Input `images` uint8 `[n, H, W, 3]`; outputs `probabilities` float32 `[n, C]` or `score` float32
+    `[n]`, and `embedding` float32 `[n, D]`; `n` is free.
     """
-    module_graph(network, preprocessing, ["probabilities", "embedding"]).save(str(path))
+    module_graph(network, preprocessing, [network.answer, "embedding"]).save(str(path))
 
 
 def module_graph(

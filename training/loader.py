@@ -1,10 +1,9 @@
-"""Pixels of a dataset: every image decoded once, by threads, into one `uint8` array.
+"""Pixels of a dataset's rows: decoded by threads, into `uint8` arrays.
 
 Decoding is `imgcls.images.load`, the decoder that serving uses. It leaves the interpreter lock
 while it works, so threads do, and there are no worker processes to feed.
 """
 
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +15,12 @@ import numpy.typing as npt
 from imgcls import images
 from imgcls.card import Preprocessing
 from imgcls.errors import BadDataset, BadImage
-from imgcls.settings import get_settings, usable_cores
+from imgcls.settings import usable_cores
 
 Pixels = npt.NDArray[np.uint8]
 Rows = Sequence[int] | npt.NDArray[np.int64]
 Progress = Callable[[float], None]
 
-IN_MEMORY_BYTES = 1 << 30
-"""Larger arrays lie in a file that is mapped into memory."""
 CHUNK = 64
 
 
@@ -40,12 +37,9 @@ def load_pixels(
 ) -> Pixels:
     """All `rows` as `uint8 [n, height, width, 3]`, in their order.
 
-    Above `IN_MEMORY_BYTES` the array is backed by a file under `$IMGCLS_HOME/cache/pixels`, which
-    has no name any more and vanishes with the array. Raises `BadDataset` for an image that cannot
-    be decoded.
+    Raises `BadDataset` for an image that cannot be decoded.
     """
-    shape = (len(rows), preprocessing.height, preprocessing.width, 3)
-    pixels = _allocate(shape)
+    pixels = np.empty((len(rows), preprocessing.height, preprocessing.width, 3), np.uint8)
     done = 0
     for chunk in iter_pixels(source, rows, preprocessing):
         pixels[done : done + len(chunk)] = chunk
@@ -77,13 +71,3 @@ def iter_pixels(
                 yield np.stack([future.result() for future in waiting.popleft()])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _allocate(shape: tuple[int, ...]) -> Pixels:
-    size = int(np.prod(shape, dtype=np.int64))
-    if size <= IN_MEMORY_BYTES:
-        return np.empty(shape, np.uint8)
-    folder = get_settings().home / "cache" / "pixels"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping outlives the descriptor
-        return np.memmap(file, np.uint8, "w+", shape=shape)

@@ -1,138 +1,277 @@
-"""The training loop of networks: batches, learning rate, averaging, early stopping, best epoch.
+"""The training loop of networks: batches, averaging, early stopping, best epoch, checkpoints.
 
-AdamW (Loshchilov & Hutter 2019) under a one-cycle learning rate (Smith & Topin 2018), label
-smoothing, and an exponential moving average of the weights, which is what is validated and kept.
+An exponential moving average of the weights is what is validated and kept, unless the recipe says
+otherwise. A run that is killed goes on from its last checkpoint, and ends with the same figures as
+one that was not: every random draw comes from a generator that the checkpoint holds.
 """
 
 import copy
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from imgcls.errors import TrainingFailed
 from imgcls.recipes import NetworkRecipe
-from training.networks import Classifier
+from training import optimizers
+from training.architectures import frozen_epochs
+from training.checkpoint import Checkpoint, generators, restore_generators
+from training.lr_finder import find_lr
+from training.networks import Network
+from training.objectives import Objective
+from training.pixels import Batch, Examples
 
 EpochReport = Callable[[dict[str, float]], None]
-Pixels = npt.NDArray[np.uint8]
-Targets = npt.NDArray[np.int64]
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Positions = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
-WARM_UP = 0.15
-"""Share of the steps in which the learning rate rises."""
-EVAL_BATCH = 256
+EVAL_BATCH = 128
 
 
 @dataclass(frozen=True, slots=True)
 class FittedNetwork:
     """The network of the best epoch (in eval mode, on the CPU) and a row an epoch."""
 
-    network: Classifier
+    network: Network
     history: list[dict[str, float]]
 
 
-def class_weights(targets: Targets, classes: int) -> npt.NDArray[np.float32]:
-    """Inverse class frequency, as scikit-learn's `balanced`: `n / (classes * count)`.
-
-    A class without a training image weighs 1; it does not enter the loss anyway.
-    """
-    counts = np.bincount(targets, minlength=classes)
-    weights = len(targets) / (classes * np.maximum(counts, 1))
-    return np.where(counts == 0, 1.0, weights).astype(np.float32)
-
-
 def fit(
-    network: Classifier,
-    train: tuple[Pixels, Targets],
-    val: tuple[Pixels, Targets],
+    network: Network,
+    train: Examples,
+    val: Examples,
     recipe: NetworkRecipe,
+    objective: Objective,
     *,
-    classes: int,
-    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    augment: Change | None = None,
     device: torch.device | None = None,
+    checkpoint: Checkpoint | None = None,
     on_epoch: EpochReport | None = None,
     on_step: Callable[[float], None] | None = None,
 ) -> FittedNetwork:
-    """Train `network` on `uint8 [n, H, W, 3]` and `int64 [n]`; validate after every epoch.
+    """Train `network`; validate after every epoch.
 
-    The weights of the epoch with the lowest validation log-loss are kept. `on_epoch` gets
-    `{"epoch", "train_loss", "val_loss", "val_accuracy", "lr", "seconds"}`; `on_step` the share of
-    the whole run that is done (0 to 1). Raises `TrainingFailed` when the loss is not finite.
+    The weights of the epoch with the lowest validation loss are kept. `on_epoch` gets `{"epoch",
+    "train_loss", "val_loss", ..., "lr", "seconds"}`, with the objective's other figures as
+    `val_...`, for the epochs of a checkpoint too; `on_step` the share of the whole run that is done
+    (0 to 1). Raises `TrainingFailed` when the loss is not finite or the GPU's memory is too small,
+    and `Conflict` for a checkpoint that is not this training's.
     """
     device = device or torch.device("cpu")
-    images, targets = train
     network.to(device).to(memory_format=torch.channels_last)
-    weights = (
-        class_weights(targets, classes) if recipe.loss.class_weights else np.ones(classes, "f4")
-    )
-    loss_of = nn.CrossEntropyLoss(
-        torch.from_numpy(weights).to(device), label_smoothing=recipe.loss.label_smoothing
-    )
-    lr_max, patience = float(recipe.optimizer.lr), recipe.early_stop.patience
-    per_epoch = math.ceil(len(images) / recipe.batch_size)
-    steps = recipe.epochs * per_epoch
-    optimizer = torch.optim.AdamW(
-        _decayed(network, recipe.optimizer.weight_decay), lr=lr_max, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr_max, total_steps=steps + 1, pct_start=WARM_UP
-    )
-    # The average looks back over about an epoch, whatever the epoch's length.
-    decay = min(0.999, 1 - 1 / (1 + per_epoch))
-    average = _Average(network, decay)
-    order_of = np.random.default_rng(recipe.seed)
-    history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    best_loss, best_epoch, step = math.inf, 0, 0
-    for epoch in range(1, recipe.epochs + 1):
-        started, total, lr = time.perf_counter(), 0.0, schedule.get_last_lr()[0]
-        network.train()
-        order = order_of.permutation(len(images))
-        for rows in np.array_split(order, per_epoch):
-            batch = torch.from_numpy(images[np.sort(rows)]).to(device)
-            truth = torch.from_numpy(targets[np.sort(rows)]).to(device)
-            if augment:
-                batch, truth = augment(batch, truth)
-            error = loss_of(network.logits(batch), truth)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(error)
-            optimizer.step()
-            schedule.step()
-            average.update(network)
-            total += error.item() * len(rows)
-            step += 1
+    try:
+        run = _Run(network, train, recipe, objective, augment, device)
+        run.begin(checkpoint.load() if checkpoint else None)
+        for row in run.history:
+            if on_epoch:
+                on_epoch(row)
+        while not run.over:
+            started, lr = time.perf_counter(), run.lr_now
+            train_loss = run.epoch(on_step)
+            figures = validate(run.judged, val, objective, device=device)
+            row = {
+                "epoch": float(len(run.history) + 1),
+                "train_loss": train_loss,
+                **{f"val_{name}": value for name, value in figures.items()},
+                "lr": lr,
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            run.end_epoch(row)
+            if checkpoint:
+                checkpoint.save(run.state())
+            if on_epoch:
+                on_epoch(row)
+    except torch.OutOfMemoryError as err:
+        raise TrainingFailed(
+            f"The GPU's memory is too small for batch_size={recipe.batch_size} at this image_size: "
+            "halve batch_size and double optimizer.accumulate, which makes the same steps."
+        ) from err
+    network.cpu().load_state_dict(run.best)
+    return FittedNetwork(network.eval(), run.history)
+
+
+class _Run:
+    """All that changes while a network is trained."""
+
+    def __init__(
+        self,
+        network: Network,
+        train: Examples,
+        recipe: NetworkRecipe,
+        objective: Objective,
+        augment: Change | None,
+        device: torch.device,
+    ) -> None:
+        self._network, self._train, self._recipe = network, train, recipe
+        self._objective, self._augment, self._device = objective, augment, device
+        together = recipe.batch_size * recipe.optimizer.accumulate
+        self._per_epoch = math.ceil(len(train) / together)
+        self._frozen = frozen_epochs(recipe.network, recipe.epochs)
+        self._half = _half(device) if recipe.precision == "auto" else None
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
+        self._order = np.random.default_rng(recipe.seed)
+        # The average looks back over about an epoch, whatever the epoch's length.
+        decay = min(0.999, 1 - 1 / (1 + self._per_epoch))
+        self._average = _Average(network, decay) if recipe.average else None
+        self._lr = math.nan
+        self._best_loss = math.inf
+        self.best: dict[str, Tensor] = {}
+        """The state dict of the best epoch, on the CPU."""
+        self.history: list[dict[str, float]] = []
+
+    def begin(self, state: dict[str, Any] | None) -> None:
+        """Start at the first epoch, or behind the one that `state` was taken after."""
+        wanted = self._recipe.optimizer.lr
+        if state is not None:
+            self._lr = state["lr"]
+        else:
+            self._lr = self._found_lr() if wanted == "auto" else wanted
+        self._optimizer = self._new_optimizer(self._network, self._lr)
+        self._schedule = optimizers.schedule(
+            self._optimizer,
+            self._recipe.schedule,
+            steps=self._recipe.epochs * self._per_epoch,
+            per_epoch=self._per_epoch,
+        )
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def judged(self) -> Network:
+        """What is validated and kept."""
+        return self._average.network if self._average else self._network
+
+    @property
+    def lr_now(self) -> float:
+        """Of the head."""
+        return float(self._schedule.get_last_lr()[-1])
+
+    @property
+    def over(self) -> bool:
+        done, patience = len(self.history), self._recipe.early_stop.patience
+        if done == self._recipe.epochs:
+            return True
+        losses = [row["val_loss"] for row in self.history]
+        return bool(patience and losses) and done - 1 - int(np.argmin(losses)) >= patience
+
+    def epoch(self, on_step: Callable[[float], None] | None) -> float:
+        """Train on every image once; the mean loss."""
+        done = len(self.history)
+        self._prepare(self._network, frozen=done < self._frozen)
+        steps = self._steps()
+        batches = _ahead(self._train, list(itertools.chain.from_iterable(steps)))
+        total = 0.0
+        for number, parts in enumerate(steps):
+            images = sum(map(len, parts))
+            for part in parts:
+                share = len(part) / images
+                total += self._gradient(self._network, next(batches), share) * images
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            self._optimizer.zero_grad(set_to_none=True)
+            self._schedule.step()
+            if self._average:
+                self._average.update(self._network)
             if on_step:
-                on_step(step / steps)
-        val_loss, val_accuracy = _validate(average.network, *val, device=device)
-        row: dict[str, float] = {
-            "epoch": float(epoch),
-            "train_loss": total / len(images),
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "lr": float(lr),
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-        history.append(row)
-        if on_epoch:
-            on_epoch(row)
-        if not (math.isfinite(row["train_loss"]) and math.isfinite(val_loss)):
+                on_step((done + (number + 1) / len(steps)) / self._recipe.epochs)
+        return total / len(self._train)
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Raises `TrainingFailed` where a loss is not finite."""
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             raise TrainingFailed(
-                f"The loss is not a finite number after epoch {epoch}; "
-                f"try a lower learning rate than optimizer.lr={lr_max:g}."
+                f"The loss is not a finite number after epoch {int(row['epoch'])}; "
+                f"try a lower learning rate than optimizer.lr={self._lr:g}."
             )
-        if val_loss < best_loss:
-            best_loss, best_epoch = val_loss, epoch
-            best = {k: v.detach().cpu().clone() for k, v in average.network.state_dict().items()}
-        elif patience and epoch - best_epoch >= patience:
-            break
-    network.cpu().load_state_dict(best)
-    return FittedNetwork(network.eval(), history)
+        self.history.append(row)
+        if row["val_loss"] < self._best_loss:
+            self._best_loss = row["val_loss"]
+            state = self.judged.state_dict()
+            self.best = {k: v.detach().cpu().clone() for k, v in state.items()}
+
+    def state(self) -> dict[str, Any]:
+        """All that `begin` needs to go on as if nothing had happened."""
+        return {
+            "network": self._network.state_dict(),
+            "average": self._average.state() if self._average else None,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "order": self._order.bit_generator.state,
+            "generators": generators(),
+            "lr": self._lr,
+            "best": self.best,
+            "best_loss": self._best_loss,
+            "history": self.history,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        if self._average:
+            self._average.restore(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._order.bit_generator.state = state["order"]
+        restore_generators(state["generators"])
+        self.best, self._best_loss = state["best"], state["best_loss"]
+        self.history = state["history"]
+
+    def _steps(self) -> list[list[Positions]]:
+        """The images in a new order: the batches of each step."""
+        order = self._order.permutation(len(self._train))
+        size = self._recipe.batch_size
+        return [
+            np.array_split(step, math.ceil(len(step) / size))
+            for step in np.array_split(order, self._per_epoch)
+        ]
+
+    def _gradient(self, network: Network, batch: Batch, share: float) -> float:
+        """Add a batch's part of a step to the gradients; its part of the step's mean loss."""
+        images, truth = batch.images.to(self._device), batch.truth.to(self._device)
+        counts = None if batch.counts is None else batch.counts.to(self._device)
+        if self._augment:
+            images, truth = self._augment(images, truth)
+        with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
+            logits = network.logits(images)
+        error = self._objective.loss(logits.float(), truth, counts) * share
+        torch.autograd.backward(self._scaler.scale(error))
+        return error.item()
+
+    def _prepare(self, network: Network, *, frozen: bool) -> None:
+        network.train()
+        network.body.requires_grad_(not frozen)
+        if frozen:  # its normalisation statistics stay too
+            network.body.eval()
+
+    def _new_optimizer(self, network: Network, lr: float) -> torch.optim.Optimizer:
+        body_lr = getattr(self._recipe.network, "body_lr", 1.0)
+        return optimizers.optimizer(network, self._recipe.optimizer, lr, body_lr=body_lr)
+
+    def _found_lr(self) -> float:
+        """By trials on a copy."""
+        trial = copy.deepcopy(self._network)
+        self._prepare(trial, frozen=self._frozen > 0)
+        optimizer = self._new_optimizer(trial, 1.0)
+        parts = itertools.cycle(itertools.chain.from_iterable(self._steps()))
+
+        def step() -> float:
+            loss = self._gradient(trial, self._train.batch(next(parts)), 1.0)
+            self._scaler.step(optimizer)
+            self._scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            return loss
+
+        return find_lr(optimizer, step)
 
 
 class _Average:
@@ -142,14 +281,14 @@ class _Average:
     average does not remember the random start.
     """
 
-    def __init__(self, network: Classifier, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False)
         self._decay = decay
         self._steps = 0
         self._state = list(self.network.state_dict().values())
 
     @torch.no_grad()
-    def update(self, network: Classifier) -> None:
+    def update(self, network: Network) -> None:
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for mean, value in zip(self._state, network.state_dict().values(), strict=True):
@@ -158,28 +297,52 @@ class _Average:
             else:
                 mean.copy_(value)
 
+    def state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "steps": self._steps}
 
-def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay on matrices and kernels only, not on biases and normalisation."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    rest = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self._steps = state["steps"]
 
 
 @torch.inference_mode()
-def _validate(
-    network: Classifier, images: Pixels, targets: Targets, *, device: torch.device
-) -> tuple[float, float]:
-    """Log-loss and accuracy."""
+def validate(
+    network: Network, examples: Examples, objective: Objective, *, device: torch.device
+) -> dict[str, float]:
+    """The objective's figures, as means over the images."""
     network.eval()
-    loss, right = 0.0, 0
-    for start in range(0, len(images), EVAL_BATCH):
-        batch = torch.from_numpy(images[start : start + EVAL_BATCH]).to(device)
-        truth = torch.from_numpy(targets[start : start + EVAL_BATCH]).to(device)
-        logits = network.logits(batch)
-        loss += F.cross_entropy(logits, truth, reduction="sum").item()
-        right += int((logits.argmax(1) == truth).sum())
-    return loss / len(images), right / len(images)
+    sums: dict[str, float] = {}
+    for images, truth, _ in examples.batches(EVAL_BATCH):
+        logits = network.logits(images.to(device))
+        for name, value in objective.figures(logits, truth.to(device)).items():
+            sums[name] = sums.get(name, 0.0) + value
+    return {name: value / len(examples) for name, value in sums.items()}
+
+
+@torch.inference_mode()
+def answers(network: Network, examples: Examples, *, device: torch.device) -> Floats:
+    """What the network says of the images: `float32 [n, C]` or `[n]`."""
+    network.to(device).eval()
+    parts = [
+        network(images.to(device))[0].cpu().numpy() for images, _, _ in examples.batches(EVAL_BATCH)
+    ]
+    network.cpu()
+    result: Floats = np.concatenate(parts)
+    return result
+
+
+def _half(device: torch.device) -> torch.dtype | None:
+    """The 16-bit type that a device trains in; None on the CPU, where it would be no quicker."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _ahead(examples: Examples, batches: Sequence[Positions]) -> Iterator[Batch]:
+    """The batches, each read while the one before is worked on."""
+    with ThreadPoolExecutor(1, "batches") as pool:
+        following = pool.submit(examples.batch, batches[0])
+        for positions in batches[1:]:
+            ready, following = following, pool.submit(examples.batch, positions)
+            yield ready.result()
+        yield following.result()

@@ -1,13 +1,15 @@
 """What is trained and exported: normalisation, body and head as one torch module.
 
-A `Classifier` takes `uint8 [n, H, W, 3]` and gives `(probabilities, embedding)`, which is the
-contract of the exported graph. What happens to pixels before (decoding, resizing) is
-`imgcls.images`; nothing between the two is left to chance.
+A `Network` takes `uint8 [n, H, W, 3]` and gives `(answers, embedding)`, which is the contract of
+the exported graph: a `Classifier` answers with probabilities, a `Regressor` with scores. What
+happens to pixels before (decoding, resizing) is `imgcls.images`; nothing between the two is left
+to chance.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +44,42 @@ class Normalise(nn.Module):
         return (images.permute(0, 3, 1, 2).to(torch.float32) - self.mean) * self.scale
 
 
-class Classifier(nn.Module):
-    """Images to probabilities, in one module.
+class Network(nn.Module, ABC):
+    """Images to answers, in one module.
 
     `body` maps normalised `float32 [n, 3, H, W]` to the embedding `float32 [n, D]`; `head` maps
-    the embedding to logits `[n, C]`, or `[n, 1]` where `activation` is `sigmoid`: the one
-    neuron's output is then the probability of the second of two classes.
+    the embedding to what the loss is computed from.
     """
+
+    answer: ClassVar[str]
+    """The name of the graph's first output."""
+
+    def __init__(self, normalise: nn.Module, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.body = body
+        self.head = head
+
+    def logits(self, images: Tensor) -> Tensor:
+        """`uint8 [n, H, W, 3]` to the head's `float32 [n, outputs]`."""
+        logits: Tensor = self.head(self.body(self.normalise(images)))
+        return logits
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`uint8 [n, H, W, 3]` to answers (see `answers`) and embedding `float32 [n, D]`."""
+        embedding = self.body(self.normalise(images))
+        return self.answers(self.head(embedding)), embedding
+
+    @abstractmethod
+    def answers(self, logits: Tensor) -> Tensor:
+        """What the head gave, as it is served."""
+
+
+class Classifier(Network):
+    """The head has an output a class, or one where `activation` is `sigmoid`: the one neuron's
+    output is then the probability of the second of two classes."""
+
+    answer = "probabilities"
 
     def __init__(
         self,
@@ -57,21 +88,35 @@ class Classifier(nn.Module):
         head: nn.Module,
         activation: Activation = "softmax",
     ) -> None:
-        super().__init__()
-        self.normalise = normalise
-        self.body = body
-        self.head = head
+        super().__init__(normalise, body, head)
         self.activation = activation
 
-    def logits(self, images: Tensor) -> Tensor:
-        """`uint8 [n, H, W, 3]` to `float32 [n, C]` (softmax) or `[n, 1]` (sigmoid)."""
-        logits: Tensor = self.head(self.body(self.normalise(images)))
-        return logits
+    def answers(self, logits: Tensor) -> Tensor:
+        """Probabilities `float32 [n, C]`."""
+        return probabilities(logits, self.activation)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`uint8 [n, H, W, 3]` to probabilities `float32 [n, C]` and embedding `[n, D]`."""
-        embedding = self.body(self.normalise(images))
-        return probabilities(self.head(embedding), self.activation), embedding
+
+class Regressor(Network):
+    """The head has one output: the score, counted from `middle` in steps of `spread`."""
+
+    answer = "score"
+
+    def __init__(
+        self,
+        normalise: nn.Module,
+        body: nn.Module,
+        head: nn.Module,
+        *,
+        middle: float,
+        spread: float,
+        output_range: tuple[float, float],
+    ) -> None:
+        super().__init__(normalise, body, head)
+        self.middle, self.spread, self.output_range = middle, spread, output_range
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Scores `float32 [n]` within `output_range`, in units of the target."""
+        return (logits[:, 0] * self.spread + self.middle).clamp(*self.output_range)
 
 
 def probabilities(logits: Tensor, activation: Activation) -> Tensor:

@@ -46,13 +46,15 @@ def train(
     baseline: bool = False,
     seed: int = 0,
     fitted: Fitted | None = None,
+    checkpoint_dir: Path | None = None,
 ) -> ModelCard:
     """Train a model called `name` and register it; returns its card.
 
     `dataset` is open already, or a path or stored tag to open with splits drawn from `seed`.
     `recipe` is a recipe, its name or a mapping. The same dataset, recipe and machine give the
     same metrics. A `baseline` is protected from removal. `fitted` is what `recipe` has made of this
-    dataset before, to be tested and registered without fitting again.
+    dataset before, to be tested and registered without fitting again. A network saves every epoch
+    in `checkpoint_dir` and goes on from what it finds there; whoever names the folder removes it.
 
     Raises `BadRecipe`, `BadDataset`, `WeightsUnavailable`, `ParityFailed`, `TrainingFailed`.
     """
@@ -68,7 +70,7 @@ def train(
     try:
         _check(dataset, recipe)
         with reproducible(recipe.seed):
-            fitted = fitted or fit(dataset, recipe, emit)
+            fitted = fitted or fit(dataset, recipe, emit, checkpoint_dir=checkpoint_dir)
             return _finish(dataset, recipe, fitted, tag, baseline, registry, emit, started)
     finally:
         if opened:

@@ -9,7 +9,7 @@ import typer
 
 from imgcls import console
 from imgcls.cli import options
-from imgcls.cli.options import Data, Json, Track
+from imgcls.cli.options import Json, Track
 
 if TYPE_CHECKING:
     from imgcls.card import ModelCard
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA", help="A folder, a zip or tar, or the tag of a stored dataset (`name`)."
+        ),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME", help="See `imgcls recipes`. [default: cnn]")
     ] = None,
@@ -56,24 +61,40 @@ def train(
         bool, typer.Option("--activate", help="Make the model the active one when it is done.")
     ] = False,
     track: Track = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="Go on with a job that was killed, instead of DATA."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a model, test it, and put it into the store.
 
-    Training is a process of its own; Ctrl-C stops it and leaves nothing behind.
+    Training is a process of its own; Ctrl-C stops it, and no model is left behind. A network's
+    training goes on from its last epoch with --resume, and ends as if it had not been stopped.
 
         imgcls train photos.zip
         imgcls train photos/ --name pets --set epochs=20 --set augment.rotation=15 --activate
         imgcls train photos.zip --recipe linear-probe --set features.weights=r18.pth
         imgcls train photos.zip --config my-recipe.yaml --time-limit 600 --json
         imgcls train faces/ --pattern '{id}_{gender}_{rate}' --target rate --group gender
+        imgcls train --resume 20261121-083000-123456-a1b2
     """
     from imgcls.cli.data import open_data
-    from imgcls.cli.models import activate as make_active
-    from imgcls.cli.models import metric_tables
     from imgcls.files import check_name
-    from imgcls.jobs import MAX_TIME_LIMIT, JobRequest
+    from imgcls.jobs import MAX_TIME_LIMIT, JobRequest, Jobs
 
+    if resume is not None:
+        of_the_job = (
+            data, recipe, config, changes, name, pattern, table, target, where, group, time_limit,
+            baseline, seed, track,
+        )  # fmt: skip
+        if any(of_the_job):
+            raise typer.BadParameter("--resume takes the data, the recipe and the rest as the job.")
+        entry = _registered(*follow_job(Jobs().resume(resume)), activate=activate, json=json)
+        _end(entry, entry["card"].tag, activate=activate, json=json)
+        return
+    if data is None:
+        raise typer.BadParameter("Give DATA, or --resume JOB.")
     if time_limit is not None and time_limit > MAX_TIME_LIMIT:
         raise typer.BadParameter(f"--time-limit may be {MAX_TIME_LIMIT:.0f} seconds at most.")
     if recipe is not None and config is not None:
@@ -106,17 +127,30 @@ def train(
             track=trackers(track),
         )
         job, card = run_job(request)
-        done.append({"job": job, "card": card, "active": activate})
-        if activate:
-            make_active(card.tag)
-        if not json:
-            console.show(*metric_tables(card))
-            console.show(f"registered {card.tag}" + (" and made it active" if activate else ""))
+        done.append(_registered(job, card, activate=activate, json=json))
+    told = done[0] if group is None else {"models": done}
+    _end(told, card.tag, activate=activate, json=json)
+
+
+def _registered(job: "Job", card: "ModelCard", *, activate: bool, json: bool) -> dict[str, Any]:
+    """Show what a training came to, made the active model where that was asked for."""
+    from imgcls.cli.models import activate as make_active
+    from imgcls.cli.models import metric_tables
+
+    if activate:
+        make_active(card.tag)
+    if not json:
+        console.show(*metric_tables(card))
+        console.show(f"registered {card.tag}" + (" and made it active" if activate else ""))
+    return {"job": job, "card": card, "active": activate}
+
+
+def _end(told: dict[str, Any], tag: str, *, activate: bool, json: bool) -> None:
     if json:
-        console.show_json(done[0] if group is None else {"models": done})
+        console.show_json(told)
         return
     if not activate:
-        console.note(f"To use it:   imgcls models set {card.tag}")
+        console.note(f"To use it:   imgcls models set {tag}")
     console.note("To serve it: imgcls serve")
 
 
@@ -227,7 +261,14 @@ def trackers(names: list[str] | None) -> "tuple[Tracker, ...]":
 
 
 def run_job(request: "JobRequest") -> "tuple[Job, ModelCard]":
-    """Start a job, show its progress, and return its end and the model it made.
+    """Start a job and follow it."""
+    from imgcls.jobs import Jobs
+
+    return follow_job(Jobs().start(request))
+
+
+def follow_job(job: "Job") -> "tuple[Job, ModelCard]":
+    """Show a job's progress, and return its end and the model it made.
 
     Whatever interrupts the wait cancels the job. Raises the error that it failed with.
     """
@@ -237,16 +278,16 @@ def run_job(request: "JobRequest") -> "tuple[Job, ModelCard]":
     from imgcls.registry import Registry
 
     jobs = Jobs()
-    job = jobs.start(request)
-    console.note(f"job {job.id} (log: {jobs.root / job.id / 'log.txt'})")
+    log = jobs.root / job.id / "log.txt"
+    console.note(f"job {job.id} (log: {log})")
     try:
         job = watch(jobs, job.id)
     except BaseException:
         with contextlib.suppress(JobOver):
             jobs.cancel(job.id)
-            console.note(f"job {job.id}: cancelled")
+            console.note(f"job {job.id}: cancelled (imgcls train --resume {job.id} goes on)")
         raise
     if job.tag is None:
-        failure, log = job.failure(), jobs.root / job.id / "log.txt"
+        failure = job.failure()
         raise type(failure)(f"{failure.message} The log is {log}.", detail=failure.detail)
     return job, Registry().get(job.tag)

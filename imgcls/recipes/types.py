@@ -206,6 +206,12 @@ class Augment(Part):
     """Share of the batches in which a box of each image is replaced by another image's, and the
     label shared out by area (CutMix, Yun et al. 2019); 0 is off."""
 
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if (self.mixup or 0) + (self.cutmix or 0) > 1:
+            raise ValueError("mixup and cutmix are shares of the same batches: at most 1 together")
+        return self
+
 
 class Optimizer(Part):
     name: Literal["adamw", "adam", "sgd"] = "adamw"

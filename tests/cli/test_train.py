@@ -191,6 +191,16 @@ def test_a_stopped_train_stops_its_job(photos: Path, sign: signal.Signals) -> No
     assert Jobs().get(jobs[0].id).state == "cancelled"
 
 
+def test_a_resumed_job_is_named_instead_of_data(photos: Path) -> None:
+    assert imgcls("train").exit_code == 2
+    unknown = "20261121-083000-123456-a1b2"
+    assert imgcls("train", photos, "--resume", unknown).exit_code == 2
+    assert imgcls("train", "--resume", unknown, "--recipe", "cnn").exit_code == 2
+    done = imgcls("train", "--resume", unknown)
+    assert done.exit_code == 1
+    assert "no job" in done.stderr
+
+
 def test_eda_shows_what_is_in_the_data_and_what_is_wrong(photos: Path) -> None:
     (photos / "red" / "broken.jpg").write_bytes(b"no image")
     (photos / "green" / "again.jpg").write_bytes((photos / "red" / "000.jpg").read_bytes())

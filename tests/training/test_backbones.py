@@ -76,7 +76,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_a_missing_weights_file_names_the_two_ways_on(tmp_path: Path) -> None:
-    with pytest.raises(WeightsUnavailable, match=r"--set weights=/.*weights=none"):
+    with pytest.raises(WeightsUnavailable, match=r"--set features\.weights=/.*weights=none"):
         load_backbone("resnet18", str(tmp_path / "nowhere.pth"), image_size=32)
 
 
@@ -88,7 +88,7 @@ def test_imagenet_weights_that_cannot_be_fetched_name_the_two_ways_on_at_once(
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
     started = time.monotonic()
-    with pytest.raises(WeightsUnavailable, match=r"--set weights=/.*weights=none"):
+    with pytest.raises(WeightsUnavailable, match=r"--set features\.weights=/.*weights=none"):
         load_backbone(name, "imagenet", image_size=32)
     assert time.monotonic() - started < 30
 

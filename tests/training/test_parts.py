@@ -4,33 +4,30 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls.errors import TrainingFailed
+from imgcls.errors import BadRecipe, TrainingFailed
 from imgcls.recipes import NetworkRecipe
 from imgcls.recipes.types import Augment, EarlyStop, Optimizer
 from training.augment import Augmenter, resolve
 from training.evaluate import measure
-from training.loop import class_weights, fit
+from training.loop import fit
 from training.networks import cnn
+from training.objectives import Classification
+from training.pixels import Examples
+
+EVENLY = Classification(np.ones(2, np.float32))
 
 
-def stripes(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Dark and light images, classes 0 and 1."""
+def stripes(count: int = 64, *, mistaken: bool = False) -> Examples:
+    """Dark and light images, classes 0 and 1, or the other way round."""
     noise = np.random.default_rng(0)
     targets = np.arange(count) % 2
     pixels = noise.integers(0, 60, (count, 8, 8, 3)) + 150 * targets[:, None, None, None]
-    return pixels.astype(np.uint8), targets.astype(np.int64)
-
-
-def test_rare_classes_weigh_more_and_all_classes_weigh_the_same_together() -> None:
-    targets = np.array([0] * 30 + [1] * 10)
-    weights = class_weights(targets, 3)
-    assert weights.tolist() == pytest.approx([40 / 90, 40 / 30, 1.0])
-    assert weights[0] * 30 == pytest.approx(weights[1] * 10)
+    truths = (1 - targets if mistaken else targets).astype(np.int64)
+    return Examples(pixels.astype(np.uint8), np.arange(count), truths)
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run() -> None:
-    data = stripes()
-    mistaken = (data[0], 1 - data[1])  # validation gets worse as training gets better
+    mistaken = stripes(mistaken=True)  # validation gets worse as training gets better
     torch.manual_seed(0)
     network = cnn(8, 2, width=0.5, dense=8, dropout=0)
     recipe = NetworkRecipe(
@@ -39,12 +36,12 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run() -> None:
         optimizer=Optimizer(lr=0.01),
         early_stop=EarlyStop(patience=3),
     )
-    fitted = fit(network, data, mistaken, recipe, classes=2)
+    fitted = fit(network, stripes(), mistaken, recipe, EVENLY)
     losses = [row["val_loss"] for row in fitted.history]
     assert len(losses) == int(np.argmin(losses)) + 1 + 3 < 50
     with torch.inference_mode():
-        logits = fitted.network.logits(torch.from_numpy(mistaken[0]))
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(mistaken[1])).item()
+        images, truths, _ = mistaken.batch(np.arange(64))
+        loss = torch.nn.functional.cross_entropy(fitted.network.logits(images), truths).item()
     assert loss == pytest.approx(min(losses), abs=1e-5)
     assert not fitted.network.training
 
@@ -56,7 +53,7 @@ def test_a_loss_that_explodes_is_an_error_that_names_the_learning_rate() -> None
         network.head.bias.fill_(float("nan"))
     recipe = NetworkRecipe(epochs=2, optimizer=Optimizer(lr=0.01))
     with pytest.raises(TrainingFailed, match=r"lr=0\.01"):
-        fit(network, stripes(), stripes(), recipe, classes=2)
+        fit(network, stripes(), stripes(), recipe, EVENLY)
 
 
 def test_augmentation_keeps_shape_and_type_and_repeats_with_the_seed() -> None:
@@ -118,3 +115,36 @@ def test_cutmix_shares_the_label_out_by_area() -> None:
     lightness = mixed.float().mean((1, 2, 3)) / 255
     assert torch.allclose(shares[:, 1], lightness, atol=1e-6)
     assert 0 < lightness[0] < 1 or 0 < lightness[8] < 1
+
+
+def test_mixup_blends_images_and_labels_alike() -> None:
+    dark, light = torch.zeros(8, 8, 8, 3), torch.full((8, 8, 8, 3), 255.0)
+    images = torch.cat((dark, light)).to(torch.uint8)
+    torch.manual_seed(0)
+    change = Augmenter(Augment(horizontal_flip=False, mixup=1.0), (8, 8), 2)
+    mixed, shares = change(images, torch.arange(16) // 8)
+    assert mixed.dtype == torch.uint8
+    lightness = mixed.float().mean((1, 2, 3)) / 255
+    assert torch.allclose(shares[:, 1], lightness, atol=0.003)
+    assert 0 < lightness[0] < 1 or 0 < lightness[8] < 1
+
+
+def test_images_are_turned_upside_down_and_change_their_contrast() -> None:
+    upper = torch.zeros(40, 8, 8, 3, dtype=torch.uint8)
+    upper[:, :4] = 200
+    torch.manual_seed(0)
+    turned, _ = Augmenter(Augment(vertical_flip=True), (8, 8), 2)(upper, torch.zeros(40).long())
+    assert 5 < int((turned[:, 0, 0, 0] == 0).sum()) < 35
+    assert all(torch.equal(t, upper[0]) or torch.equal(t, upper[0].flip(0)) for t in turned)
+    contrasted, _ = Augmenter(Augment(contrast=0.5), (8, 8), 2)(upper, torch.zeros(40).long())
+    assert len(contrasted.amax((1, 2, 3)).unique()) > 3
+
+
+def test_a_regression_is_neither_mixed_nor_turned() -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    chosen = resolve(Augment(), colour, regression=True)
+    assert not chosen.cutmix
+    assert chosen.horizontal_flip
+    assert not resolve(Augment(), colour[:, :8, :8], regression=True).rotation
+    with pytest.raises(BadRecipe, match=r"augment\.mixup"):
+        resolve(Augment(mixup=0.5), colour, regression=True)
