@@ -19,11 +19,19 @@ if TYPE_CHECKING:
     from imgcls.schemas import Job
 
 
+def _data_unless_resumed(context: typer.Context, data: str | None) -> str | None:
+    if data is None and context.params.get("resume") is None:
+        raise typer.BadParameter("Give DATA, or --resume JOB.")
+    return data
+
+
 def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            metavar="DATA", help="A folder, a zip or tar, or the tag of a stored dataset (`name`)."
+            metavar="DATA",
+            callback=_data_unless_resumed,
+            help="A folder, a zip or tar, a table of images, or a stored dataset's tag (`name`).",
         ),
     ] = None,
     recipe: Annotated[
@@ -63,7 +71,9 @@ def train(
     track: Track = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="JOB", help="Go on with a job that was killed, instead of DATA."),
+        typer.Option(
+            metavar="JOB", is_eager=True, help="Go on with a job that was killed, instead of DATA."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -93,8 +103,7 @@ def train(
         entry = _registered(*follow_job(Jobs().resume(resume)), activate=activate, json=json)
         _end(entry, entry["card"].tag, activate=activate, json=json)
         return
-    if data is None:
-        raise typer.BadParameter("Give DATA, or --resume JOB.")
+    assert data is not None
     if time_limit is not None and time_limit > MAX_TIME_LIMIT:
         raise typer.BadParameter(f"--time-limit may be {MAX_TIME_LIMIT:.0f} seconds at most.")
     if recipe is not None and config is not None:
