@@ -209,13 +209,15 @@ class Client:
         budget: float = 600.0,
         *,
         recipes: Sequence[str] = (),
+        trials: int | None = None,
         fresh: bool = False,
         baseline: bool = False,
         seed: int = 0,
         track: "Sequence[Tracker]" = (),
     ) -> Job:
-        """Start a search for the best recipe that may take `budget` seconds; `follow` its job.
+        """Start a search for the best recipe that may take `budget` seconds and so many `trials`.
 
+        `follow` its job.
         What it makes will be called `name:...`. Raises `Conflict` where an earlier search of this
         name was about other data, unless it is to begin `fresh`.
         """
@@ -225,6 +227,7 @@ class Client:
             name=name,
             budget=budget,
             recipes=list(recipes),
+            trials=trials,
             fresh=fresh,
             baseline=baseline,
             seed=seed,

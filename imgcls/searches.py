@@ -39,6 +39,8 @@ class SearchPlan(BaseModel):
     registering the winner is within it too."""
     recipes: tuple[str, ...] = ()
     """Presets to choose among; none are those that suit the data and the budget."""
+    trials: int | None = Field(default=None, ge=1, le=100_000)
+    """Trials of this run, at most."""
     fresh: bool = False
     """Forget what an earlier search of this name has found."""
 

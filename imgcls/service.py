@@ -187,6 +187,7 @@ class SearchRequest(JsonRequest):
     recipes: list[str] = Field(
         [], description="Presets to choose among; without any those that suit the data."
     )
+    trials: int | None = Field(None, ge=1, le=100_000, description="At most so many trials.")
     fresh: bool = Field(False, description="Forget an earlier search of this name.")
     baseline: bool = Field(False, description="Protect the model from removal.")
     seed: int = Field(0, ge=0, description="Seed of the splits.")
@@ -401,6 +402,7 @@ class ImageClassifier:
         name: str,
         budget: float,
         recipes: Sequence[str],
+        trials: int | None,
         fresh: bool,
         baseline: bool,
         seed: int,
@@ -408,7 +410,7 @@ class ImageClassifier:
     ) -> FitResponse:
         """Look for the best recipe in a process of its own; follow it with `/job`."""
         folder = SearchFolder(name)
-        plan = SearchPlan(budget=budget, recipes=tuple(recipes), fresh=fresh)
+        plan = SearchPlan(budget=budget, recipes=tuple(recipes), trials=trials, fresh=fresh)
         tag = await heavily(_trainable, dataset, seed, None)
         await in_thread(folder.check, plan, tag, seed)
         request = JobRequest(

@@ -98,21 +98,22 @@ class _Run:
     ) -> None:
         self._study, self._data, self._plan, self._emit = study, data, plan, emit
         self._track, self._started = track, started
+        self._before = len(study.trials)
         least, share = RESERVE
         self._end = started + plan.budget - max(least, share * plan.budget)
 
     def winner(self) -> Trial:
-        """Try until the time is over, or nothing is left that would fit into it.
+        """Try until the time or the trials are over, or nothing is left that would fit into it.
 
         Raises `TrainingFailed` where no trial was over in time.
         """
         least, share = CHEAP
         for preset, overrides in space.starts(self._plan.recipes, self._study.task):
-            if not self._tried(preset, overrides) and self._left() > 0:
+            if self._may_go_on() and not self._tried(preset, overrides):
                 cheap = space.CHEAP.get(preset) == overrides
                 limit = max(least, share * self._plan.budget) if cheap else self._left()
                 self._attempt(preset, overrides, min(limit, self._left()))
-        while (chosen := self._next()) is not None:
+        while self._may_go_on() and (chosen := self._next()) is not None:
             self._attempt(chosen, None, self._left())
         if ranked := self._study.ranked():
             return ranked[0]
@@ -202,6 +203,10 @@ class _Run:
                 if whole > self._left():
                     return True
         return False
+
+    def _may_go_on(self) -> bool:
+        count = len(self._study.trials) - self._before
+        return self._left() > 0 and (self._plan.trials is None or count < self._plan.trials)
 
     def _left(self) -> float:
         return self._end - time.monotonic()

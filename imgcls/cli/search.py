@@ -23,6 +23,9 @@ def search(
         list[str] | None,
         typer.Option(metavar="NAME", help="Choose among these; may be repeated. [default: cheap]"),
     ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="At most so many trials.", show_default=False)
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name; the dataset's if left out.")
     ] = None,
@@ -60,7 +63,9 @@ def search(
     from imgcls.jobs import SEARCH, JobRequest
     from imgcls.searches import SearchFolder, SearchPlan, seconds_of
 
-    plan = SearchPlan(budget=seconds_of(budget), recipes=tuple(recipe or ()), fresh=fresh)
+    plan = SearchPlan(
+        budget=seconds_of(budget), recipes=tuple(recipe or ()), trials=trials, fresh=fresh
+    )
     chosen_trackers = trackers(track)
     if name is not None:
         check_name(name, "model name")

@@ -23,7 +23,7 @@ def test_a_search_is_a_job_that_makes_a_model_and_a_leaderboard(
     tmp_path: Path, registry: Registry
 ) -> None:
     photos = class_folders(tmp_path / "photos", per_class=12)
-    searched = imgcls("search", photos, "--budget", "25s", "--recipe", "cnn", "--activate")
+    searched = imgcls("search", photos, "--trials", "1", "--recipe", "cnn", "--activate")
     assert searched.exit_code == 0, searched.output
     tag = registry.active()
     assert tag is not None

@@ -13,6 +13,7 @@ from training.events import ignore
 from training.tracking import flat, tracked
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's use of SQLAlchemy
 def test_both_trackers_have_every_epoch_the_settings_and_the_result(
     dataset: Dataset, small_cnn: NetworkRecipe, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,6 +48,7 @@ def test_both_trackers_have_every_epoch_the_settings_and_the_result(
     assert [point.value for point in scalars] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_server_that_is_not_there_refuses_the_run_before_it_begins(
     small_cnn: NetworkRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def test_a_trial_that_will_not_be_over_in_time_is_stopped_early(
 
 
 def test_a_listener_can_stop_a_trial(dataset: Dataset, tmp_path: Path) -> None:
-    endless = load_recipe("cnn", {"epochs": 10_000})
+    endless = load_recipe("cnn", {"epochs": 50})
 
     def enough(stage: str, told: dict[str, Any]) -> bool:
         return int(told.get("epoch") or 0) < 2
