@@ -1,8 +1,8 @@
 """Support vectors, with probabilities by Platt's scaling over folds; SVR for numbers.
 
 The kernel is computed once, by matrix products, and shared by the final machine and those of the
-folds: 900 features of 4,000 images took a tenth of the time of libsvm's own. Since the work and the
-memory grow with the square of the images, no more than `max_images` are taken.
+folds. Since the work and the memory grow with the square of the images, no more than `max_images`
+are taken.
 """
 
 import copy
