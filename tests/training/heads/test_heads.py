@@ -71,7 +71,7 @@ def test_the_graph_of_a_head_answers_as_the_head(kind: str, classes: int) -> Non
     assert np.abs(answers_of_graph(head, features[:1]) - source[:1]).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind != "sigmoid"])
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ("sigmoid", "poly")])
 def test_a_head_for_numbers_learns_them_and_never_leaves_the_range(kind: str) -> None:
     problem = heads.Problem(numbers(300), numbers(50, 1), None)
     head = heads.fit(SMALL[kind], problem, output_range=(30, 55))
@@ -105,8 +105,8 @@ def test_a_class_without_training_images_keeps_its_place(kind: str) -> None:
 
 def test_one_kernel_for_all_machines_gives_what_scikit_learn_gives() -> None:
     train, (asked, _) = examples(200, 3), examples(100, 3, 2)
-    head = heads.fit(SvcHead(C=10), heads.Problem(train, examples(50, 3, 1), 3))
-    plain = CalibratedClassifierCV(SVC(C=10), cv=5, ensemble=False).fit(*train)
+    head = heads.fit(SvcHead(gamma=0.05), heads.Problem(train, examples(50, 3, 1), 3))
+    plain = CalibratedClassifierCV(SVC(C=10, gamma=0.05), cv=5, ensemble=False).fit(*train)
     assert np.abs(head.answer(asked) - plain.predict_proba(asked)).max() < 1e-3
 
 
