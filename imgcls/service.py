@@ -5,10 +5,14 @@ Served by `bentoml serve` from the checkout's `service.py`, or from anywhere as
 """
 
 import asyncio
+import ctypes
 import gc
+import os
 import re
 import resource
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -276,6 +280,7 @@ class ImageClassifier:
         from imgcls.shadow import Shadow
 
         logs.configure(get_settings().log_format)
+        _end_with_parent()
         _allow_connections()
         self.predictions = PredictionLog(get_settings().monitor_rate)
         self.predictor = Predictor(self.registry)
@@ -517,6 +522,7 @@ _heavy = ThreadPoolExecutor(2, "heavy")
 """Reads whole datasets; quick questions must not wait behind it."""
 _heavy_limit = asyncio.Semaphore(8)
 _OPEN_FILES = 65_536
+_PR_SET_PDEATHSIG = 1
 
 
 async def heavily(function: Callable[..., Result], *args: Any) -> Result:
@@ -529,6 +535,19 @@ async def heavily(function: Callable[..., Result], *args: Any) -> Result:
 
 async def in_thread(function: Callable[..., Result], *args: Any) -> Result:
     return await asyncio.to_thread(function, *args)
+
+
+def _end_with_parent() -> None:
+    """Under `imgcls serve`, a worker whose parent is killed ends as if it had been asked to.
+
+    It would hold the port, and nobody would replace it. Elsewhere than on Linux it lives on.
+    """
+    supervisor = os.environ.get("IMGCLS_SUPERVISOR")
+    if supervisor is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(supervisor):  # it has died already
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _allow_connections() -> None:
