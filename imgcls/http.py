@@ -37,6 +37,7 @@ from imgcls.errors import (
     ImgclsError,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     StorageUnavailable,
     TooLarge,
     UnsupportedMediaType,
@@ -108,7 +109,7 @@ class FormRequest(IODescriptor):  # type: ignore[misc]
     async def from_http_request(cls, request: Request, serde: Any) -> IODescriptor:
         try:
             limit = getattr(get_settings(), cls.max_mb)
-            kind = request.headers.get("content-type", "")
+            kind = request.headers.get("content-type", "").lower()
             if cls.raw_field and kind.startswith("image/"):
                 form = await _read_raw(request, cls.raw_field, limit)
             elif cls.raw_field and kind.startswith("application/json"):
@@ -187,6 +188,10 @@ def endpoint(
                 return result if isinstance(result, Response) else json_response(result)
             except ImgclsError as err:
                 return error_response(err)
+            except asyncio.CancelledError:  # a server that stops has waited for it long enough
+                return error_response(
+                    Overloaded("The server stops before this is done; what is a job goes on.")
+                )
             except Exception as err:
                 logger.exception("%s failed", route)
                 return error_response(_fault(err))
@@ -396,16 +401,31 @@ def _decoded(instance: Any) -> bytes:
         raise BadArgument("Each of the `instances` must be an image in base64.") from err
 
 
+class _Form(MultiPartParser):
+    """Knows whether the form had an end: of one that is cut short, the last part would be lost
+    without a word."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
 async def _read_form(request: Request, max_mb: int) -> FormData:
     max_files = get_settings().max_images
     try:
-        return await MultiPartParser(
+        parser = _Form(
             request.headers, _limited(request, max_mb), max_files=max_files, max_fields=_MAX_FIELDS
-        ).parse()
+        )
+        form = await parser.parse()
     except MultiPartException as err:
         raise BadArgument(f"The form cannot be read: {err.message}") from err
     except (KeyError, UnicodeDecodeError, ValueError) as err:
         raise BadArgument("The form cannot be read: it is not valid multipart/form-data.") from err
+    if not parser.ended:
+        await form.close()
+        raise BadArgument("The form is cut short: its last boundary is missing.")
+    return form
 
 
 def _bad_argument(err: ValidationError) -> BadArgument:

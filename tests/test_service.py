@@ -76,6 +76,7 @@ def test_one_image_may_be_the_body_itself(http: httpx.Client, active: str) -> No
     assert form.status_code == 200
     assert raw(jpeg("green"), "?top_k=2").json() == form.json()
     assert raw(jpeg("green"), f"?model={active}").json()["model"] == active
+    assert raw(jpeg("green"), kind="Image/JPEG").status_code == 200
     for query, kind in (("?top_k=x", "image/png"), ("?k=1", "image/png"), ("?images=a", "image/a")):
         assert raw(jpeg(), query, kind).json()["code"] == "bad_argument"
     assert raw(jpeg()[:300]).json()["code"] == "broken_image"
@@ -179,6 +180,12 @@ def test_good_clients_see_no_error_while_one_sends_garbage(server: Server, activ
 
 
 FORM = "multipart/form-data"
+CUT_FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="images"; filename="a.jpg"\r\n\r\n'
+    + jpeg()
+    + b"\r\n--x\r\n"
+)
+"""One whole image, and the begin of another part."""
 JSON = {"content-type": "application/json"}
 BASE64 = base64.b64encode(jpeg("green")).decode()
 ANY_FILE = {"preset": "linear-probe", "features": {"weights": "/etc/passwd"}}
@@ -205,6 +212,7 @@ REFUSALS = [
     ("/predict", {"content": b'{"instances": ["' + b"A" * 9_000_000, "headers": JSON}, 413),
     ("/predict", {"content": b"--x", "headers": {"content-type": FORM}}, 400),
     ("/predict", {"content": b"garbage", "headers": {"content-type": f"{FORM}; boundary=x"}}, 400),
+    ("/predict", {"content": CUT_FORM, "headers": {"content-type": f"{FORM}; boundary=x"}}, 400),
     ("/set", {"json": {"tag": "nothing"}}, 404),
     ("/set", {"json": {"tag": "../../etc"}}, 400),
     ("/set", {"json": {"tag": 5}}, 400),
