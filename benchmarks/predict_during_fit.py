@@ -43,8 +43,10 @@ def main() -> None:
         env = {"BENTOML_HOME": str(home)}
         with serving("service:ImageClassifier", env=env) as server, Client(server.url) as client:
             job = _training(client, data)
-            times = _measure(server.url, _process(home, job), arguments)
-            client.cancel(job)
+            try:
+                times = _measure(server.url, _process(home, job), arguments)
+            finally:  # a training outlives its server, and this one could not end by itself
+                client.cancel(job)
     kept, ratio = _report(times)
     if kept < arguments.at_least:
         raise SystemExit(f"{kept:.0%} of the requests/s are kept, below {arguments.at_least:.0%}.")
