@@ -63,7 +63,7 @@ PRESETS: dict[str, Preset] = {
     "hog-svc": Preset(
         "HOG of each colour, support vectors",
         "objects told by shape, a few thousand images",
-        "minutes; learns from 5,000 images at most",
+        "24 s of processor time, twice that on a busy machine; learns from 5,000 images at most",
         FeaturesRecipe(image_size=64, resize="pad", features=_HOG, head=SvcHead(C=10)),
     ),
     "hog-catboost": Preset(
