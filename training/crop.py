@@ -136,6 +136,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.note("stopped")
         return 130
+    if args.json:
+        console.show_json(
+            {
+                "out": str(args.out),
+                "images": counts.cut,
+                "without": counts.without,
+                "unreadable": counts.unreadable,
+            }
+        )
+        return 0
     console.show(
         f"{args.out}: {console.plural(counts.cut, 'image')}; left out {counts.without:,} without a "
         f"{args.object} and {counts.unreadable:,} that cannot be read"
@@ -151,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--detector", default=DEFAULT, help=f"of torchvision (default: {DEFAULT})")
     parser.add_argument("--weights", default=PRETRAINED, help="coco, or the path of a state dict")
     parser.add_argument("--score", type=float, default=0.5, help="least score of a find")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("--margin", type=float, default=0.05, help="share of the sides to add")
     return parser
 

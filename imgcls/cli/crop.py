@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from imgcls.cli.options import Json
+
 
 def crop(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a zip or tar of images.")],
@@ -25,6 +27,7 @@ def crop(
     margin: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the box's sides to add on each side.")
     ] = 0.05,
+    json: Json = False,
 ) -> None:
     """Cut the pictures to what a detector finds in them, into a new zip.
 
@@ -41,6 +44,8 @@ def crop(
         raise Conflict("A detector needs torch: install imgcls[train] first.")
     options = [f"--object={thing}", f"--weights={weights}", f"--score={score}"]
     options += [f"--margin={margin}", *([f"--detector={detector}"] if detector else [])]
+    if json:
+        options.append("--json")
     done = subprocess.run(
         [sys.executable, "-P", "-m", "training.crop", *options, "--", data, str(out)],
         env=os.environ | {"PYTHONPATH": python_path()},

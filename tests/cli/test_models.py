@@ -159,7 +159,7 @@ def test_recipes_lists_names_and_prints_yaml_that_reads_back(tmp_path: Path) -> 
         file = tmp_path / f"{name}.yaml"
         file.write_text(imgcls("recipes", name).stdout)
         assert load_recipe(read_recipe_file(file)) == load_recipe(name)
-        assert answer("recipes", name)["kind"] == name
+        assert answer("recipes", name)["preset"] == name
     assert imgcls("recipes", "nonsense").exit_code == 1
 
 
