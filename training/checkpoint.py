@@ -1,5 +1,6 @@
 """Checkpoints: the whole state of a training after an epoch, from which a killed one goes on."""
 
+import contextlib
 import logging
 import os
 import random
@@ -33,7 +34,7 @@ class Checkpoint:
             with self.path.open("rb") as file:
                 stored = torch.load(file, map_location="cpu", weights_only=True)
             identity, state = stored["identity"], stored["state"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as err:  # torch raises errors of many kinds for damaged files
             raise Conflict(
@@ -59,7 +60,8 @@ class Checkpoint:
             os.replace(temporary, self.path)
         except (OSError, RuntimeError) as err:
             _log.warning("No checkpoint was written to %s: %s", self.path, err)
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def generators() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def decoded(
         _make_room(path.parent, size)
         _write(dataset, preprocessing, path, size, progress)
     with contextlib.suppress(OSError):
-        os.utime(path)  # by which the one that was used longest ago is known
+        # By this the one that was used longest ago is known; the kernel's own clock moves in steps.
+        os.utime(path, ns=(time.time_ns(),) * 2)
     if progress:
         progress(1.0)
     return np.memmap(path, np.uint8, "c", shape=shape)
@@ -150,7 +152,7 @@ def _make_room(folder: Path, size: int) -> None:
     found = []
     for path in folder.glob("*.u8"):
         with contextlib.suppress(OSError):
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
+            found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
     used = size + sum(known for _, known, _ in found)
     for _, known, path in sorted(found):
         if used <= budget:

@@ -94,7 +94,7 @@ def test_an_unforeseen_error_is_internal_and_leaves_its_traceback_in_the_log(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("training.run.fit_cnn", lambda *args: 1 / 0)
+    monkeypatch.setattr("training.run.fit", lambda *args, **options: 1 / 0)
     folder = job(shapes())
     assert run_job(folder) == 1
     assert result(folder)["code"] == "internal"
@@ -130,14 +130,14 @@ def test_the_foreground_trainer_prints_the_key_figures(
     shapes: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     config = tmp_path / "recipe.yaml"
-    config.write_text("kind: cnn\nepochs: 2\nwidth: 0.5\n")
-    argv = [str(shapes()), "--name", "shapes", "--config", str(config), "--set", "dense=8"]
+    config.write_text("preset: cnn\nepochs: 2\nnetwork: {width: 0.5}\n")
+    argv = [str(shapes()), "--name", "shapes", "--config", str(config), "--set", "network.dense=8"]
     assert main(argv) == 0
     printed = capsys.readouterr()
     assert "accuracy" in printed.out
     assert "registered  shapes:" in printed.out
     assert "epoch 2/2" in printed.err
-    assert Registry().cards()[0].hyperparameters["dense"] == 8
+    assert Registry().cards()[0].hyperparameters["network"]["dense"] == 8
 
 
 def test_exit_codes_tell_a_wrong_command_from_a_failed_training(
@@ -149,7 +149,7 @@ def test_exit_codes_tell_a_wrong_command_from_a_failed_training(
     assert stopped.value.code == 2
     assert main([data, "--set", "nonsense=1"]) == 2
     assert main(["/nowhere.zip"]) == 2
-    probe = ["--recipe", "linear-probe", "--set", "weights=/nowhere.pth"]
+    probe = ["--recipe", "linear-probe", "--set", "features.weights=/nowhere.pth"]
     assert main([data, *probe]) == 1
     assert "weights=none" in capsys.readouterr().err
 
