@@ -29,7 +29,8 @@ class Preset:
     """What it does, in a line."""
     good_for: str
     cost: str
-    """Time on two cores, measured on pets32 (2,700 photos of 32 px) or as said."""
+    """On two cores, in words; where it gives seconds, they were measured on pets32 (2,700 photos of
+    32 px for training)."""
     recipe: Recipe
     task: str = "classification"
 
@@ -63,7 +64,7 @@ PRESETS: dict[str, Preset] = {
     "hog-svc": Preset(
         "HOG of each colour, support vectors",
         "objects told by shape, a few thousand images",
-        "24 s of processor time, twice that on a busy machine; learns from 5,000 images at most",
+        "half a minute for a few thousand images; learns from 5,000 at most",
         FeaturesRecipe(image_size=64, resize="pad", features=_HOG, head=SvcHead(C=10)),
     ),
     "hog-catboost": Preset(
