@@ -92,6 +92,9 @@ def _load_early() -> "Future[Passed] | None":
     """
     if bentoml.server_context.worker_index is None:
         return None
+    from imgcls.metric_files import reserve_room
+
+    reserve_room()  # before BentoML opens a file of its own counts
 
     def load() -> "Passed":
         from imgcls.sessions import pass_gate
