@@ -46,6 +46,8 @@ def test_a_closed_terminal_ends_the_server_and_a_training_goes_on(
     temporary = tmp_path / ("t" * 100)
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
+    # Under nohup it is ignored, and so it would be in what is started here.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     dataset = DatasetStore().add(class_folders(tmp_path / "photos"), name="photos")
     port = free_port()
     with (
@@ -53,6 +55,7 @@ def test_a_closed_terminal_ends_the_server_and_a_training_goes_on(
         Client(f"http://127.0.0.1:{port}") as client,
     ):
         client.wait_ready(90)
+        signal.signal(signal.SIGHUP, before)
         job = client.fit(dataset.tag, "photos", overrides={"epochs": 10_000}).job
         server.send_signal(signal.SIGHUP)
         assert server.wait(60) == 0
