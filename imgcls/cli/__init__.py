@@ -1,6 +1,6 @@
 """Command line: `imgcls`, one module a group of commands.
 
-    app -> data (eda), train, search, recipes, models, jobs, predict, serve, demo
+    app -> data, eda, train, search, recipes, models, jobs, predict, serve, demo
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped with Ctrl-C. The commands load
 what they need when they run, so that help and listings are quick.

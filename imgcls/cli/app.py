@@ -6,10 +6,10 @@ import typer
 from typer.core import TyperGroup
 
 from imgcls import console
-from imgcls.cli import jobs, models
+from imgcls.cli import data, jobs, models
 from imgcls.cli.crop import crop
-from imgcls.cli.data import eda
 from imgcls.cli.demo import demo
+from imgcls.cli.eda import eda
 from imgcls.cli.predict import predict
 from imgcls.cli.search import leaderboard, search
 from imgcls.cli.serve import serve
@@ -56,6 +56,7 @@ app.command("leaderboard")(leaderboard)
 app.command("recipes")(recipes)
 app.command("predict")(predict)
 app.command("serve")(serve)
+app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 

@@ -1,4 +1,4 @@
-"""`imgcls eda`: what is in the data."""
+"""`imgcls data`: the stored datasets, each an index with its images or a reference to them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,22 +7,28 @@ import typer
 
 from imgcls import console
 from imgcls.cli import options
-from imgcls.cli.options import Data, Json
+from imgcls.cli.options import Json, Tag
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from imgcls.data import Dataset, DatasetStore, DatasetSummary, Labelling
 
-    from imgcls.data import Dataset, Labelling
-    from imgcls.eda import GroupStats, Profile, TargetStats
-
-_BAR = 30
-"""Characters of the longest bar of a histogram."""
-_LISTED = 5
-"""Bad files shown to people; `--json` gives more."""
+app = typer.Typer(no_args_is_help=True, help="Add, list and inspect datasets.")
 
 
-def eda(
-    data: Data,
+def _store() -> "DatasetStore":
+    from imgcls.data import DatasetStore
+
+    return DatasetStore()
+
+
+@app.command()
+def add(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A folder, a zip or tar, or a table of images.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The dataset's name; the file's or folder's if left out.")
+    ] = None,
     pattern: options.Pattern = None,
     table: options.Table = None,
     target: options.Target = None,
@@ -31,27 +37,83 @@ def eda(
     seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
     json: Json = False,
 ) -> None:
-    """Look at data before training: counts, sizes, colours, targets, duplicates, bad files.
+    """Index images in one pass and keep the index; the images stay where they are.
 
-    A path is indexed in one pass and remembered; unchanged data opens at once.
+    The version is the hash of the content; what has changed since is added again, as another one.
 
-        imgcls eda photos.zip
-        imgcls eda photos/ --json
-        imgcls eda faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate --where 'votes>=5'
+        imgcls data add photos.zip
+        imgcls data add /photos --name pets
+        imgcls data add faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate
     """
-    from imgcls.eda import profile
-
     read_as = options.labelling(pattern, target, where, group)
-    with open_data(data, seed, read_as, table) as dataset:
-        found = profile(dataset)
+    with open_data(path, seed, read_as, table, name=name) as dataset:
+        tag = dataset.tag
+    summary = _store().get(tag)
     if json:
-        console.show_json(found)
+        console.show_json(summary)
     else:
-        console.show(*profile_tables(found))
+        console.show(f"added {summary.tag}: {console.plural(summary.images, 'image')}")
+        console.note(f"To look at it: imgcls eda {summary.tag}")
+
+
+@app.command("list")
+def list_datasets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only datasets of this name.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the datasets, newest first.
+
+    imgcls data list
+    imgcls data list pets --json
+    """
+    found = [one for one in _store().list() if name in (None, one.tag.partition(":")[0])]
+    if json:
+        console.show_json({"datasets": found})
+    elif not found:
+        console.note("There are no datasets yet: `imgcls data add PATH` makes one.")
+    else:
+        columns = ["tag", "#images", "#bad", "holds", "splits", "source", "created"]
+        console.show(console.table(columns, [_row(one) for one in found]))
+
+
+@app.command()
+def show(tag: Tag, json: Json = False) -> None:
+    """Show what is stored of a dataset; `imgcls eda` looks at its images.
+
+    imgcls data show pets
+    imgcls data show pets:3f2a9c01d4e5 --json
+    """
+    summary = _store().get(tag)
+    if json:
+        console.show_json(summary)
+        return
+    labelling = summary.labelling.model_dump(exclude_none=True)
+    facts: list[tuple[str, object]] = [
+        ("tag", summary.tag),
+        ("images", f"{summary.images:,}"),
+        ("unreadable", f"{summary.unreadable:,}"),
+        ("ignored", f"{summary.ignored:,} other files"),
+        ("classes", f"{len(summary.labels):,}: {', '.join(summary.labels)}"),
+        ("splits", _splits(summary)),
+        ("bytes", f"{summary.bytes:,}"),
+        *labelling.items(),
+        ("groups", ", ".join(summary.groups)),
+        ("source", summary.source),
+        ("created", f"{summary.created_at.astimezone():%Y-%m-%d %H:%M}"),
+    ]
+    shown = [(key, value) for key, value in facts if value not in ("", "0: ")]
+    console.show(console.facts(shown))
 
 
 def open_data(
-    data: str, seed: int, labelling: "Labelling | None" = None, table: Path | None = None
+    data: str | Path,
+    seed: int,
+    labelling: "Labelling | None" = None,
+    table: Path | None = None,
+    *,
+    name: str | None = None,
 ) -> "Dataset":
     """Open a path or a stored tag, with progress while it is indexed."""
     from imgcls.data import Labelling, open_dataset
@@ -59,6 +121,7 @@ def open_data(
     with console.Stages() as stages:
         dataset = open_dataset(
             data,
+            name=name,
             seed=seed,
             labelling=labelling or Labelling(),
             table=table,
@@ -67,74 +130,18 @@ def open_data(
     return dataset
 
 
-def profile_tables(profile: "Profile") -> "list[Table | str]":
-    """A profile for people: splits and classes, then what is wrong with the data."""
-    columns = ["", "#images", "#bad", "#twice", "#pixels", "#least", "#most", "mean RGB", "std RGB"]
-    splits = [_row(name, stats) for name, stats in profile.splits.items()]
-    made: list[Table | str] = [
-        profile.tag,
-        console.table(columns, [_row("all", profile.overall), *splits]),
-    ]
-    if profile.target is not None:
-        made += _target(profile.target)
-    else:
-        classes = [_row(name, stats) for name, stats in profile.classes.items()]
-        made.append(console.table(["class", *columns[1:]], classes))
-    formats = ", ".join(f"{name} {n:,}" for name, n in profile.overall.formats.items())
-    made.append(f"formats: {formats or 'none'}")
-    sizes = ", ".join(f"{s.width} x {s.height} ({s.images:,})" for s in profile.sizes.sizes[:5])
-    made.append(f"sizes: {sizes}" + (", ..." if profile.sizes.total > 5 else ""))
-    doubles = profile.duplicates
-    if doubles.total:
-        made.append(
-            f"{doubles.images:,} files repeat another one exactly; of {doubles.total:,} such "
-            f"groups {doubles.across_splits:,} cross splits and {doubles.across_labels:,} classes"
-        )
-    if profile.unreadable.total:
-        made.append(f"{console.plural(profile.unreadable.total, 'file')} cannot be read:")
-        made += [f"  {bad.path}: {bad.reason}" for bad in profile.unreadable.images[:_LISTED]]
-    return made
-
-
-def _target(target: "TargetStats") -> "list[Table | str]":
-    """What there is to be predicted: its histogram, and the error to beat."""
-    totals = [sum(counts) for counts in zip(*target.counts.values(), strict=True)]
-    largest = max(totals)
-    rows = [
-        (
-            f"{low:.4g} - {high:.4g}",
-            f"{total:,}",
-            *(f"{target.counts[split][at]:,}" for split in target.counts),
-            "\N{FULL BLOCK}" * round(_BAR * total / largest),
-        )
-        for at, (low, high, total) in enumerate(
-            zip(target.edges, target.edges[1:], totals, strict=False)
-        )
-    ]
-    splits = [f"#{split}" for split in target.counts]
-    made: list[Table | str] = [
-        console.table([target.name, "#images", *splits, ""], rows),
-        f"{target.name}: {target.min:.4g} to {target.max:.4g}, mean {target.mean:.4g}, deviation "
-        f"{target.std:.4g}; always saying the median, {target.median:.4g}, is wrong by "
-        f"{target.mae_of_median:.4g} on average",
-    ]
-    if target.groups:
-        made.append("groups: " + ", ".join(f"{k} ({n:,})" for k, n in target.groups.items()))
-    return made
-
-
-def _row(name: str, stats: "GroupStats") -> tuple[object, ...]:
-    pixels = stats.pixels
+def _row(summary: "DatasetSummary") -> tuple[object, ...]:
+    holds = summary.labelling.target or f"{len(summary.labels):,} classes"
     return (
-        name,
-        f"{stats.images:,}",
-        f"{stats.unreadable:,}",
-        f"{stats.duplicates:,}",
-        *((f"{pixels.mean:,.0f}", f"{pixels.min:,}", f"{pixels.max:,}") if pixels else "---"),
-        _rgb(stats.mean_rgb),
-        _rgb(stats.std_rgb),
+        summary.tag,
+        f"{summary.images:,}",
+        f"{summary.unreadable:,}",
+        holds,
+        _splits(summary),
+        summary.source,
+        f"{summary.created_at.astimezone():%Y-%m-%d %H:%M}",
     )
 
 
-def _rgb(values: tuple[float, float, float] | None) -> str:
-    return " ".join(f"{value:.2f}" for value in values) if values else "-"
+def _splits(summary: "DatasetSummary") -> str:
+    return ", ".join(f"{split} {images:,}" for split, images in summary.splits.items())

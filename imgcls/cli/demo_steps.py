@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from imgcls import console
 from imgcls.auth import own_token
 from imgcls.card import ModelCard
-from imgcls.cli.data import open_data, profile_tables
+from imgcls.cli.data import open_data
+from imgcls.cli.eda import profile_tables
 from imgcls.cli.local_server import running_server
 from imgcls.cli.models import activate, metric_tables
 from imgcls.cli.train import run_job

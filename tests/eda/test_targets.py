@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcls.cli.data import profile_tables
+from imgcls.cli.eda import profile_tables
 from imgcls.data import Labelling, open_dataset
 from imgcls.eda import Profile, profile
 
