@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imgcls.data.dataset import Dataset
 from imgcls.data.labelling import FOLDERS, Labelling
-from imgcls.data.scan import Progress
+from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.store import DatasetStore, open_entry
 from imgcls.data.summary import ARCHIVE_SUFFIXES
 from imgcls.data.tables import SUFFIXES
@@ -22,6 +22,7 @@ def open_dataset(
     labelling: Labelling = FOLDERS,
     table: str | Path | None = None,
     group: str | None = None,
+    scanner: Scanner = scan,
 ) -> Dataset:
     """Open a folder, a .zip, a .tar (.gz, .bz2, .xz), or a stored dataset by its tag.
 
@@ -32,6 +33,7 @@ def open_dataset(
     `DatasetStore.open`. `name` defaults to that of the file or folder. `seed` decides the splits
     that the folders do not state. `labelling` and the file `table` say where labels or targets
     come from, where folders do not; a stored dataset knows. `group` opens one of its groups alone.
+    `scanner` measures the images of what is not in the store.
 
     Raises `BadDataset`, `BadArchive`, `DatasetNotFound`, and `BadArgument` for a labelling or group
     that does not fit.
@@ -52,8 +54,9 @@ def open_dataset(
     if table is None and text.lower().endswith(SUFFIXES):
         table, name = source, name or Path(source).stem
         source = Path(os.path.abspath(source)).parent
+    rows = None if table is None else Path(table)
     folder, entry = store.add_entry(
-        Path(source), name, False, seed, progress, labelling, None if table is None else Path(table)
+        Path(source), name, False, seed, progress, labelling, rows, scanner
     )
     with contextlib.suppress(FileNotFoundError):
         return open_entry(folder, entry, seed, group)

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 
@@ -30,6 +30,15 @@ from imgcls.settings import get_settings, usable_cores
 
 Progress = Callable[[int, int], None]
 """Called in the caller's thread with (images done, images in all); what it raises ends the scan."""
+
+
+class Scanner(Protocol):
+    """What measures all entries of a source: `scan`, or the same work done elsewhere."""
+
+    def __call__(
+        self, kind: Kind, path: Path, entries: Entries, *, progress: Progress | None = None
+    ) -> Measures: ...
+
 
 _CHUNK_FILES, _CHUNK_BYTES = 256, 4 * 2**20
 _PROCESS_FILES = 20_000

@@ -18,7 +18,7 @@ from imgcls.data.index import build_index
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import Layout, arrange
 from imgcls.data.pattern import Pattern
-from imgcls.data.scan import Progress, scan
+from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.tables import Table
 from imgcls.data.tars import compression, is_tar, list_tar, unpack
 from imgcls.data.zips import is_zip, list_zip
@@ -87,10 +87,11 @@ def index_source(
     progress: Progress | None,
     labelling: Labelling = FOLDERS,
     table: Table | None = None,
+    scanner: Scanner = scan,
 ) -> tuple[pa.Table, int]:
     """One pass over the images that take part: the index, and how many files it leaves out.
 
-    `labelling` is a resolved one, and `table` the one that it names.
+    `labelling` is a resolved one, and `table` the one that it names; `scanner` measures.
     """
     listing = source.listing
     layout = _layout(listing.entries.names, listing.others, labelling, table)
@@ -98,7 +99,7 @@ def index_source(
     # Neighbours are read together; folders keep the order of their listing.
     order = np.argsort(entries.offset, kind="stable")
     entries = entries.take(order)
-    found = scan(source.kind, source.data, entries, progress=progress)
+    found = scanner(source.kind, source.data, entries, progress=progress)
     index = build_index(layout.take(order.tolist()), entries, found)
     return index, listing.others + layout.loose
 

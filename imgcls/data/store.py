@@ -23,7 +23,7 @@ from imgcls.data.index import class_names, content_version, read_index, with_spl
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
-from imgcls.data.scan import Progress
+from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.source import Source, fingerprint, index_source, open_source
 from imgcls.data.summary import (
     ENTRY_FILE,
@@ -58,6 +58,7 @@ class DatasetStore:
         progress: Progress | None = None,
         labelling: Labelling = FOLDERS,
         table: Path | None = None,
+        scanner: Scanner = scan,
     ) -> DatasetSummary:
         """Index a folder or an archive and keep the index.
 
@@ -66,11 +67,12 @@ class DatasetStore:
         Where the same unchanged path is in the store under that name, nothing is read again.
         `labelling` says where labels or targets come from, and `table` is the file of a table.
         `progress` is called with (images done, images in all); what it raises ends the work.
+        `scanner` measures the images, elsewhere than on this machine say.
 
         Raises `BadDataset`, `BadArchive`, and `BadArgument` for a folder that is to be moved or a
         labelling that does not fit.
         """
-        added = self.add_entry(Path(path), name, move, seed, progress, labelling, table)
+        added = self.add_entry(Path(path), name, move, seed, progress, labelling, table, scanner)
         return added[1].summary
 
     def list(self) -> list[DatasetSummary]:
@@ -111,6 +113,7 @@ class DatasetStore:
         progress: Progress | None,
         labelling: Labelling = FOLDERS,
         table: Path | None = None,
+        scanner: Scanner = scan,
     ) -> tuple[Path, Entry]:
         """`add`, and the folder of the entry."""
         path = Path(os.path.abspath(path))
@@ -127,7 +130,7 @@ class DatasetStore:
         with scratch(self.root, ".tmp-") as work:
             unique = uuid4().hex[:12]
             source = open_source(path, work / f"archive-{unique}.tar")
-            index, ignored = index_source(source, progress, labelling, rows)
+            index, ignored = index_source(source, progress, labelling, rows, scanner)
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
                 summary=_summary(name, source, index, ignored, seed, labelling),
