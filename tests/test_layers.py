@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"card", "files", "recipes", "console", "http", "hangup", "drift", "monitor"},
     {"images", "report", "schemas", "searches"},
     {"data", "engine", "guard", "jobs", "shadow_files"},
-    {"watch", "prediction"},
+    {"watch", "prediction", "findings"},
     {"batcher", "eda", "offline", "registry", "openapi"},
     {"sessions", "shadow"},
     {"predictor", "client"},

@@ -1,0 +1,23 @@
+"""Findings: what is wrong with a dataset, read from its index alone.
+
+    types -> copies -> finder
+
+`find` is loaded when it is first used, so that a server that only states the types needs no NumPy.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from imgcls.findings.types import Action, Finding, Fix, Kind
+
+if TYPE_CHECKING:
+    from imgcls.findings.finder import find
+
+__all__ = ["Action", "Finding", "Fix", "Kind", "find"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "find":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from imgcls.findings.finder import find
+
+    return find
