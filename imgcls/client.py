@@ -42,7 +42,7 @@ from imgcls.schemas import (
 from imgcls.searches import Leaderboard
 
 if TYPE_CHECKING:
-    from imgcls.data import DatasetSummary
+    from imgcls.data import DatasetDiff, DatasetSummary
     from imgcls.eda import Profile
     from imgcls.jobs import Tracker
 
@@ -161,6 +161,20 @@ class Client:
         from imgcls.eda import Profile
 
         return Profile.model_validate(self._post("/eda", slow=True, dataset=dataset))
+
+    def diff(self, old: str, new: str, *, seed: int = 0) -> "DatasetDiff":
+        """What became of the images between two datasets. Raises `DatasetNotFound`."""
+        from imgcls.data import DatasetDiff
+
+        answer = self._post("/diff", slow=True, old=old, new=new, seed=seed)
+        return DatasetDiff.model_validate(answer)
+
+    def remove_dataset(self, dataset: str) -> RemoveResponse:
+        """Delete a dataset, with the images that were uploaded; other data stays where it is.
+
+        Raises `DatasetNotFound`, or `DatasetInUse` where a job trains on it.
+        """
+        return RemoveResponse.model_validate(self._post("/remove_dataset", dataset=dataset))
 
     # Training.
 

@@ -43,6 +43,11 @@ def is_json() -> bool:
     return _json
 
 
+def is_attended() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def clean(value: object) -> str:
     """Text that is safe to print: control characters and broken encodings made visible."""
     text = str(value).encode("utf-8", "backslashreplace").decode()

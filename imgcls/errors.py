@@ -28,6 +28,7 @@ The message is a sentence that says what was wrong and what to do next.
     ├── Conflict                409 conflict
     │   ├── NoActiveModel       409 no_active_model
     │   ├── ModelInUse          409 model_in_use
+    │   ├── DatasetInUse        409 dataset_in_use
     │   ├── GateFailed          409 gate_failed
     │   └── JobOver             409 job_over
     ├── TooLarge                413 too_large
@@ -158,6 +159,10 @@ class NoActiveModel(Conflict):
 
 class ModelInUse(Conflict):
     code = "model_in_use"
+
+
+class DatasetInUse(Conflict):
+    code = "dataset_in_use"
 
 
 class GateFailed(Conflict):

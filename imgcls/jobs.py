@@ -32,7 +32,7 @@ from typing import IO, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from imgcls.errors import Busy, Conflict, JobNotFound, JobOver
+from imgcls.errors import Busy, Conflict, DatasetInUse, JobNotFound, JobOver
 from imgcls.files import locked, write_atomic
 from imgcls.schemas import Job, follow
 from imgcls.searches import SearchPlan
@@ -235,6 +235,21 @@ class Jobs:
                     return self.get(job_id)
                 time.sleep(0.02)
         return self.get(job_id)
+
+    @contextlib.contextmanager
+    def without(self, dataset: str) -> Iterator[None]:
+        """Let no job begin for the length of the block, in which `dataset` (a whole tag) may go.
+
+        Raises `DatasetInUse` where a job that waits or runs is about it.
+        """
+        names = (dataset, dataset.partition(":")[0])
+        with locked(self.root / "start.lock"):
+            busy = next((job for job in self.all() if not job.over and job.dataset in names), None)
+            if busy is not None:
+                raise DatasetInUse(
+                    f"The job {busy.id} uses {dataset}; wait for its end, or cancel it first."
+                )
+            yield
 
     def log(self, job_id: str) -> str:
         """The last 16 KiB that the process printed. Raises `JobNotFound`."""

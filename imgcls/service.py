@@ -30,6 +30,7 @@ from starlette.routing import Route
 import imgcls
 from imgcls import logs, report
 from imgcls.card import ModelCard
+from imgcls.data.diff import DatasetDiff
 from imgcls.data.labelling import Labelling
 from imgcls.data.summary import DatasetSummary
 from imgcls.eda import Profile
@@ -209,6 +210,12 @@ class DatasetRequest(JsonRequest):
     dataset: DatasetTag
 
 
+class DiffRequest(JsonRequest):
+    old: DatasetTag
+    new: DatasetTag
+    seed: int = Field(0, ge=0, description="Seed of the splits.")
+
+
 class JobRequestById(JsonRequest):
     id: JobId
 
@@ -363,6 +370,16 @@ class ImageClassifier:
     async def eda(self, dataset: str) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
         return await heavily(_profile, dataset)
+
+    @endpoint("/diff", DiffRequest, DatasetDiff, role="manage")
+    async def diff(self, old: str, new: str, seed: int) -> DatasetDiff:
+        """Which images came, went, or changed label, split, name or content between versions."""
+        return await heavily(_diff, old, new, seed)
+
+    @endpoint("/remove_dataset", DatasetRequest, RemoveResponse, role="manage")
+    async def remove_dataset(self, dataset: str) -> RemoveResponse:
+        """Delete a dataset, with the images that were uploaded; one that a job uses is refused."""
+        return await heavily(_remove_dataset, self.jobs, dataset)
 
     # Training.
 
@@ -610,6 +627,20 @@ def _dataset_store() -> "DatasetStore":
     from imgcls.data import DatasetStore  # Arrow is heavy, and predictions never need it
 
     return DatasetStore()
+
+
+def _diff(old: str, new: str, seed: int) -> DatasetDiff:
+    from imgcls.data.diff import diff_versions
+
+    return diff_versions(_dataset_store(), old, new, seed=seed)
+
+
+def _remove_dataset(jobs: Jobs, tag: str) -> RemoveResponse:
+    store = _dataset_store()
+    whole = store.get(tag).tag
+    with jobs.without(whole):
+        removed = store.remove(whole)
+    return RemoveResponse(removed=[removed], left=[summary.tag for summary in store.list()])
 
 
 def _profile(tag: str) -> Profile:

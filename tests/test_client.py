@@ -152,6 +152,26 @@ def test_upload_takes_an_archive_or_a_folder_and_eda_profiles_it(
     assert profile.overall.images == by_folder.images == 36
 
 
+def test_versions_are_compared_and_an_upload_is_deleted(
+    client: Client, server: Server, tmp_path: Path
+) -> None:
+    folder = class_folders(tmp_path / "versions")
+    old = client.upload(folder).tag
+    (folder / "red" / "000.jpg").rename(folder / "blue" / "new.jpg")
+    new = client.upload(folder).tag
+    found = client.diff(old, "versions")
+    assert (found.new, found.same + found.moved.total) == (new, 35)
+    assert [(c.path, c.was, c.now) for c in found.relabelled.images] == [
+        ("blue/new.jpg", "red", "blue")
+    ]
+    removed = client.remove_dataset(old)
+    assert removed.removed == [old]
+    assert new in removed.left
+    assert not (server.home / "datasets" / old.replace(":", "/")).exists()
+    with pytest.raises(DatasetNotFound):
+        client.eda(old)
+
+
 def test_an_upload_removes_what_a_killed_one_left_behind(
     client: Client, server: Server, tmp_path: Path
 ) -> None:

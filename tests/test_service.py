@@ -231,6 +231,10 @@ REFUSALS = [
     ("/resume", {"json": {"id": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "/etc"}}, 404),
+    ("/diff", {"json": {"old": "nothing", "new": "nothing"}}, 404),
+    ("/diff", {"json": {"old": "nothing"}}, 400),
+    ("/remove_dataset", {"json": {"dataset": "nothing"}}, 404),
+    ("/remove_dataset", {"json": {"dataset": ".."}}, 404),
     ("/fit", {"json": {"dataset": "nothing", "name": "pets"}}, 404),
     ("/fit", {"json": {"dataset": "x", "name": "../x"}}, 400),
     ("/fit", {"json": {"dataset": "x", "name": "x", "recipe": "magic"}}, 400),
@@ -465,6 +469,7 @@ def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client
     routes = {
         "/predict", "/fit", "/jobs", "/job", "/cancel", "/resume", "/eda", "/set", "/rollback",
         "/unset", "/list", "/info", "/remove", "/remove_all", "/upload", "/datasets",
+        "/diff", "/remove_dataset",
     }  # fmt: skip
     assert routes <= set(spec["paths"])
     schemas = spec["components"]["schemas"]

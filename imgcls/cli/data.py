@@ -1,5 +1,6 @@
 """`imgcls data`: the stored datasets, each an index with its images or a reference to them."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,13 @@ from imgcls.cli import options
 from imgcls.cli.options import Json, Tag
 
 if TYPE_CHECKING:
-    from imgcls.data import Dataset, DatasetStore, DatasetSummary, Labelling
+    from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True, help="Add, list and inspect datasets.")
+    from imgcls.data import Dataset, DatasetDiff, DatasetStore, DatasetSummary, Labelling
+
+app = typer.Typer(no_args_is_help=True, help="Add, list, compare and remove datasets.")
+_LISTED = 20
+"""Images of each kind shown to people; `--json` gives more."""
 
 
 def _store() -> "DatasetStore":
@@ -107,6 +112,64 @@ def show(tag: Tag, json: Json = False) -> None:
     console.show(console.facts(shown))
 
 
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A version, `name:version`.")],
+    new: Annotated[
+        str, typer.Argument(metavar="NEW", help="Another, or `name` for the newest of that name.")
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
+    json: Json = False,
+) -> None:
+    """Show which images came, went, or changed label, split, name or content.
+
+    An image is known again by its content. The indexes are compared, so that the images of an
+    old version need not be there any more.
+
+        imgcls data diff pets:3f2a9c01d4e5 pets
+    """
+    from imgcls.data.diff import diff_versions
+
+    found = diff_versions(_store(), old, new, seed=seed)
+    if json:
+        console.show_json(found)
+    else:
+        console.show(*_diff_tables(found))
+
+
+@app.command()
+def remove(
+    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="The datasets to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete datasets, once you have agreed: the index, and the images where they were uploaded.
+
+    Images that lie elsewhere stay, and so do models. What a running job uses is refused.
+
+        imgcls data remove pets:3f2a9c01d4e5
+        imgcls data remove pets --yes
+    """
+    from imgcls.errors import BadArgument
+    from imgcls.jobs import Jobs
+
+    store, jobs = _store(), Jobs()
+    # All of them must exist before the first one goes.
+    found = dict.fromkeys(store.get(tag).tag for tag in tags)
+    if not yes:
+        if json or not console.is_attended():
+            raise BadArgument("Nobody is there to be asked: add --yes to delete for good.")
+        typer.confirm(f"Delete {', '.join(found)} for good?", abort=True, err=True)
+    removed = []
+    for tag in found:
+        with jobs.without(tag):
+            removed.append(store.remove(tag))
+            if not json:
+                console.show(f"removed {tag}")
+    if json:
+        console.show_json({"removed": removed, "left": [one.tag for one in store.list()]})
+
+
 def open_data(
     data: str | Path,
     seed: int,
@@ -141,6 +204,43 @@ def _row(summary: "DatasetSummary") -> tuple[object, ...]:
         summary.source,
         f"{summary.created_at.astimezone():%Y-%m-%d %H:%M}",
     )
+
+
+def _diff_tables(found: "DatasetDiff") -> "list[Table | str]":
+    alone = {"came": found.came, "went": found.went}
+    changed = {
+        "other label": found.relabelled,
+        "other split": found.moved,
+        "other name": found.renamed,
+        "other content": found.replaced,
+    }
+    totals = {name: kind.total for name, kind in alone.items()}
+    totals |= {name: kind.total for name, kind in changed.items()}
+    counts = [(name, f"{total:,}") for name, total in totals.items() if total]
+    made: list[Table | str] = [
+        f"{found.old} -> {found.new}",
+        console.table(["", "#images"], [("same", f"{found.same:,}"), *counts]),
+    ]
+    rows = [
+        (name, image.path, f"{image.label} ({image.split})")
+        for name, kind in alone.items()
+        for image in kind.images[:_LISTED]
+    ]
+    rows += [
+        (name, change.path, f"{_short(change.was)} -> {_short(change.now)}")
+        for name, changes in changed.items()
+        for change in changes.images[:_LISTED]
+    ]
+    if rows:
+        made.append(console.table(["", "path", "what"], rows))
+    if any(total > _LISTED for total in totals.values()):
+        made.append(f"of each kind {_LISTED} are shown; --json gives more")
+    return made
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{40}", text) else text
 
 
 def _splits(summary: "DatasetSummary") -> str:

@@ -1,7 +1,7 @@
 """Datasets: an archive or a folder of labelled images, and the index of one pass over it.
 
     entries -> zips, tars, folders -> reader -> measure -> scan (worker)
-            -> layout, splits -> index -> source, dataset -> store -> opening
+            -> layout, splits -> index -> source, dataset -> store -> opening, diff
     pattern, where -> labelling -> fields (with layout); tables
 
 `open_dataset` is the way in. Names are loaded when first used, so that the child processes of a
@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imgcls.data.dataset import Dataset
+    from imgcls.data.diff import DatasetDiff
     from imgcls.data.labelling import Labelling
     from imgcls.data.opening import open_dataset
     from imgcls.data.store import DatasetStore
     from imgcls.data.summary import DatasetSummary
 
-__all__ = ["Dataset", "DatasetStore", "DatasetSummary", "Labelling", "open_dataset"]
+__all__ = ["Dataset", "DatasetDiff", "DatasetStore", "DatasetSummary", "Labelling", "open_dataset"]
 
 _MODULES = {
     "Dataset": "imgcls.data.dataset",
+    "DatasetDiff": "imgcls.data.diff",
     "DatasetStore": "imgcls.data.store",
     "DatasetSummary": "imgcls.data.summary",
     "Labelling": "imgcls.data.labelling",

@@ -35,7 +35,7 @@ from imgcls.data.summary import (
     stem,
 )
 from imgcls.data.tables import Table, read_table
-from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
+from imgcls.errors import BadArgument, BadDataset, DatasetInUse, DatasetNotFound
 from imgcls.files import locked, scratch
 from imgcls.settings import get_settings
 
@@ -100,9 +100,43 @@ class DatasetStore:
         try:
             return open_entry(folder, entry, seed, group)
         except FileNotFoundError as err:
-            raise BadDataset(
-                f"The index of {entry.summary.tag} is gone; add the dataset again."
-            ) from err
+            raise _lost(entry) from err
+
+    def index(self, tag: str, *, seed: int = 0) -> pa.Table:
+        """The index with its splits, also where the images have changed or are gone.
+
+        Raises `DatasetNotFound`, `BadDataset`.
+        """
+        self._entry(tag)
+        with locked(self.root / ".lock"):  # nobody replaces it between the two reads
+            folder, entry = self._entry(tag)
+            try:
+                index = read_index(folder / entry.index)
+            except FileNotFoundError as err:
+                raise _lost(entry) from err
+        return with_splits(index, entry.summary.labels, seed)
+
+    def remove(self, tag: str) -> str:
+        """Delete a dataset, and return its whole tag.
+
+        Images that the store owns (uploads) go with it; what lies elsewhere stays. Who has it open
+        can read on. Raises `DatasetNotFound`, `BadDataset` where it is damaged, and `DatasetInUse`
+        where another dataset reads its images; jobs are for the caller to ask (`Jobs.without`).
+        """
+        with locked(self.root / ".lock"):
+            folder, entry = self._entry(tag)
+            for other, used in self._entries("*"):
+                if other != folder and Path(used.source).is_relative_to(folder):
+                    raise DatasetInUse(
+                        f"{used.summary.tag} reads the images of {entry.summary.tag}; remove it "
+                        "first."
+                    )
+            gone = self.root / f".tmp-{uuid4().hex[:12]}"
+            os.replace(folder, gone)
+            with contextlib.suppress(OSError):  # it has other versions
+                folder.parent.rmdir()
+        shutil.rmtree(gone, ignore_errors=True)
+        return entry.summary.tag
 
     def add_entry(
         self,
@@ -220,6 +254,10 @@ def open_entry(folder: Path, entry: Entry, seed: int, group: str | None = None) 
     return Dataset(
         summary.tag, summary.labels, index, summary.source, data, seed, summary.labelling, group
     )
+
+
+def _lost(entry: Entry) -> BadDataset:
+    return BadDataset(f"The index of {entry.summary.tag} is gone; add the dataset again.")
 
 
 def _resolved(labelling: Labelling, table: Table | None) -> Labelling:

@@ -1,0 +1,101 @@
+"""`imgcls data`: adding, listing, comparing and removing, as people and scripts see them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from imgcls.cli.app import app
+from imgcls.data import DatasetStore
+from imgcls.jobs import JobRequest, Jobs
+from tests.fakes import class_folders
+from tests.test_jobs import jobs_with, until
+
+
+def imgcls(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def answer(*arguments: str) -> Any:
+    result = imgcls(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "photos")
+
+
+def test_an_empty_store_lists_nothing_and_says_what_to_do() -> None:
+    assert answer("data", "list") == {"datasets": []}
+    result = imgcls("data", "list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "imgcls data add" in result.stderr
+
+
+def test_what_is_added_is_listed_and_shown(photos: Path) -> None:
+    added = answer("data", "add", str(photos), "--name", "colours")
+    assert added["tag"].startswith("colours:")
+    assert answer("data", "list") == answer("data", "list", "colours") == {"datasets": [added]}
+    assert answer("data", "list", "others") == {"datasets": []}
+    assert answer("data", "show", "colours") == added
+    shown = imgcls("data", "show", added["tag"]).stdout
+    assert all(text in shown for text in (added["tag"], "blue, green, red", "train 27"))
+    assert added["tag"] in imgcls("data", "list").stdout
+
+
+def test_only_a_path_can_be_added(photos: Path) -> None:
+    answer("data", "add", str(photos), "--name", "colours")
+    refused = imgcls("data", "add", "colours", "--json")
+    assert (refused.exit_code, json.loads(refused.stdout)["code"]) == (1, "bad_dataset")
+
+
+def test_diff_says_what_came_and_went(photos: Path) -> None:
+    old = answer("data", "add", str(photos))["tag"]
+    (photos / "red" / "000.jpg").rename(photos / "blue" / "new.jpg")
+    new = answer("data", "add", str(photos))["tag"]
+    found = answer("data", "diff", old, "photos")
+    assert (found["old"], found["new"]) == (old, new)
+    assert found["relabelled"]["images"] == [{"path": "blue/new.jpg", "was": "red", "now": "blue"}]
+    shown = imgcls("data", "diff", old, new).stdout
+    assert all(text in shown for text in ("other label", "blue/new.jpg", "red -> blue"))
+    missing = imgcls("data", "diff", old, "nothing", "--json")
+    assert json.loads(missing.stdout)["code"] == "dataset_not_found"
+
+
+def test_nothing_is_deleted_unasked(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = answer("data", "add", str(photos))["tag"]
+    refused = imgcls("data", "remove", "photos", "--json")
+    assert (refused.exit_code, json.loads(refused.stdout)["code"]) == (1, "bad_argument")
+    assert imgcls("data", "remove", "photos").exit_code == 1
+
+    # The runner's input is no terminal.
+    monkeypatch.setattr("imgcls.console.is_attended", lambda: True)
+    for typed, left in (("n", [tag]), ("y", [])):
+        result = CliRunner().invoke(app, ["data", "remove", "photos"], input=f"{typed}\n")
+        assert f"Delete {tag} for good?" in result.stderr
+        assert [one.tag for one in DatasetStore().list()] == left
+    assert photos.is_dir()
+
+
+def test_several_are_removed_only_if_all_of_them_exist(photos: Path) -> None:
+    tag = answer("data", "add", str(photos))["tag"]
+    refused = imgcls("data", "remove", "photos", "nothing", "--yes", "--json")
+    assert json.loads(refused.stdout)["code"] == "dataset_not_found"
+    removed = answer("data", "remove", "photos", tag, "--yes")
+    assert removed == {"removed": [tag], "left": []}
+
+
+def test_what_a_job_uses_is_not_removed(photos: Path) -> None:
+    tag = answer("data", "add", str(photos))["tag"]
+    jobs = jobs_with("endless")
+    job = jobs.start(JobRequest(dataset=tag, recipe={"kind": "cnn"}, name="colours"))
+    until(jobs, job, "running")
+    refused = imgcls("data", "remove", tag, "--yes", "--json")
+    assert json.loads(refused.stdout)["code"] == "dataset_in_use"
+    assert job.id in json.loads(refused.stdout)["error"]
+    Jobs().cancel(job.id)
+    assert answer("data", "remove", tag, "--yes")["removed"] == [tag]
