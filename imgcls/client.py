@@ -162,6 +162,20 @@ class Client:
 
         return Profile.model_validate(self._post("/eda", slow=True, dataset=dataset))
 
+    def samples(
+        self,
+        dataset: str,
+        *,
+        label: str | None = None,
+        split: str | None = None,
+        count: int = 8,
+        seed: int = 0,
+    ) -> bytes:
+        """A contact sheet as PNG: `count` random images of each class (or of `label` alone), or
+        of each range of targets. Raises `DatasetNotFound`, `BadArgument`."""
+        body = {"dataset": dataset, "label": label, "split": split, "count": count, "seed": seed}
+        return self._send("/samples", True, json=body).content
+
     def diff(self, old: str, new: str, *, seed: int = 0) -> "DatasetDiff":
         """What became of the images between two datasets. Raises `DatasetNotFound`."""
         from imgcls.data import DatasetDiff

@@ -1,21 +1,19 @@
 """Report: what a model reaches, for people: one page of HTML that needs no other file.
 
 Training draws the plots and keeps the worst mistakes, in `report/` beside the graph; figures come
-from collections.abc import Sequence
 from the card. A model without that folder has a page without pictures.
 """
 
-import base64
 import html
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgcls.card import Metrics, ModelCard, RegressionMetrics
 from imgcls.errors import BadModel, NotFound
+from imgcls.page import data_url, document, table, tile
 
 REPORT_DIR = "report"
 MISTAKES_FILE = "mistakes.json"
@@ -114,17 +112,12 @@ def page(folder: Path, card: ModelCard) -> str:
         _mistakes(folder, card),
         _facts(card),
     ]
-    title = html.escape(card.tag)
-    return _PAGE.format(title=title, style=_STYLE, body="\n".join(part for part in parts if part))
+    return document(card.tag, parts)
 
 
 def _headline(card: ModelCard) -> str:
     metrics = card.metrics
-    tiles = "".join(
-        f"<div class=tile><span>{html.escape(name)}</span><b>{value:.4f}</b>"
-        f"<small>{shown}</small></div>"
-        for name, value, shown in figures(metrics)
-    )
+    tiles = "".join(tile(name, f"{value:.4f}", shown) for name, value, shown in figures(metrics))
     made = f"{card.created_at:%Y-%m-%d %H:%M} UTC"
     subtitle = (
         f"{card.recipe_name}, trained on {card.dataset.tag} ({card.dataset.images:,} images), "
@@ -137,7 +130,8 @@ def _headline(card: ModelCard) -> str:
 
 def _picture(folder: Path, card: ModelCard, name: str) -> str:
     title = html.escape(PLOTS[name])
-    return f'<h2>{title}</h2><img class=plot alt="{title}" src="{_data(plot(folder, card, name))}">'
+    source = data_url(plot(folder, card, name))
+    return f'<h2>{title}</h2><img class=plot alt="{title}" src="{source}">'
 
 
 def _classes(card: ModelCard) -> str:
@@ -148,7 +142,7 @@ def _classes(card: ModelCard) -> str:
         for m in card.metrics.per_class
     ]
     columns = ("class", "precision", "recall", "F1", "images")
-    return "<h2>Classes</h2>" + _table(columns, rows)
+    return "<h2>Classes</h2>" + table(columns, rows)
 
 
 def _folds(card: ModelCard) -> str:
@@ -164,7 +158,7 @@ def _folds(card: ModelCard) -> str:
     rows.append(("spread", *(f"{spread:.4f}" for _, spread in summary.values()), ""))
     columns = ("fold", *(_NAMES.get(name, name) for name in names), "images")
     note = "<p>Each by a model of its own that was not trained on that part.</p>"
-    return "<h2>Folds</h2>" + note + _table(columns, rows)
+    return "<h2>Folds</h2>" + note + table(columns, rows)
 
 
 def _curve(card: ModelCard) -> str:
@@ -179,7 +173,7 @@ def _curve(card: ModelCard) -> str:
         for point in card.learning_curve
     ]
     columns = [f"{_NAMES.get(n, n)}, {part}" for n in names for part in ("train", "test")]
-    return "<h2>Learning curve</h2>" + _table(("training images", *columns), rows)
+    return "<h2>Learning curve</h2>" + table(("training images", *columns), rows)
 
 
 def _mistakes(folder: Path, card: ModelCard) -> str:
@@ -188,7 +182,7 @@ def _mistakes(folder: Path, card: ModelCard) -> str:
         return ""
     try:
         found = Mistakes.model_validate_json(path.read_bytes()).mistakes
-        pictures = [_data((path.parent / one.file).read_bytes(), "jpeg") for one in found]
+        pictures = [data_url((path.parent / one.file).read_bytes(), "jpeg") for one in found]
     except (OSError, ValidationError) as err:
         raise BadModel(f"The report of {card.tag} is damaged: {path.name}: {err}") from err
     if not found:
@@ -223,51 +217,4 @@ def _facts(card: ModelCard) -> str:
     ]  # fmt: skip
     rows = [(name, str(value)) for name, value in facts if value not in (None, "")]
     recipe = html.escape(json.dumps(card.recipe, indent=2, ensure_ascii=False))
-    return "<h2>Model</h2>" + _table((), rows, "facts") + f"<h2>Recipe</h2><pre>{recipe}</pre>"
-
-
-def _table(
-    columns: "tuple[str, ...]", rows: "Sequence[tuple[str, ...]]", kind: str = "numbers"
-) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _data(content: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1d2330; background: #fff; margin: 2rem auto;
-  max-width: 64rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
-p { color: #525b6b; max-width: 48rem; margin: .4rem 0 1rem; }
-.tile { display: inline-block; border: 1px solid #dde1e8; border-radius: 6px;
-  margin: 0 .5rem .5rem 0; padding: .5rem .8rem; min-width: 7.5rem; vertical-align: top; }
-.tile span, .tile b, .tile small { display: block; }
-.tile b { font-size: 1.3rem; font-variant-numeric: tabular-nums; }
-.tile span, small { color: #525b6b; font-size: .8rem; }
-.plot { max-width: 100%; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { border-bottom: 1px solid #e7eaef; padding: .25rem .7rem; text-align: left;
-  overflow-wrap: anywhere; vertical-align: top; }
-.numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; }
-.facts td:first-child { color: #525b6b; white-space: nowrap; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .8rem; }
-figure { margin: 0; } figure img { width: 100%; border-radius: 4px; background: #f3f4f7; }
-figcaption { font-size: .85rem; overflow-wrap: anywhere; }
-pre { background: #f6f7f9; border-radius: 6px; padding: 1rem; overflow-x: auto; font-size: .8rem; }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'"><meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{style}</style></head><body>
-{body}
-</body></html>
-"""
+    return "<h2>Model</h2>" + table((), rows, "facts") + f"<h2>Recipe</h2><pre>{recipe}</pre>"

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import bentoml
 from pydantic import BaseModel, Field, field_validator
@@ -210,6 +210,20 @@ class DatasetRequest(JsonRequest):
     dataset: DatasetTag
 
 
+class SamplesRequest(JsonRequest):
+    dataset: DatasetTag
+    label: str | None = Field(
+        None, max_length=200, description="Only this class.", examples=["cat"]
+    )
+    split: Literal["train", "val", "test"] | None = Field(None, description="Only this split.")
+    count: int = Field(8, ge=1, le=20, description="Images of each class.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the choice, and of the splits.")
+
+
+class SamplesAnswer(FileAnswer):
+    media_types: ClassVar[tuple[str, ...]] = ("image/png",)
+
+
 class DiffRequest(JsonRequest):
     old: DatasetTag
     new: DatasetTag
@@ -370,6 +384,13 @@ class ImageClassifier:
     async def eda(self, dataset: str) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
         return await heavily(_profile, dataset)
+
+    @endpoint("/samples", SamplesRequest, SamplesAnswer, role="manage")
+    async def samples(
+        self, dataset: str, label: str | None, split: str | None, count: int, seed: int
+    ) -> Response:
+        """A contact sheet: random images of each class, or range of targets, as one PNG."""
+        return await heavily(_samples, dataset, label, split, count, seed)
 
     @endpoint("/diff", DiffRequest, DatasetDiff, role="manage")
     async def diff(self, old: str, new: str, seed: int) -> DatasetDiff:
@@ -627,6 +648,14 @@ def _dataset_store() -> "DatasetStore":
     from imgcls.data import DatasetStore  # Arrow is heavy, and predictions never need it
 
     return DatasetStore()
+
+
+def _samples(tag: str, label: str | None, split: str | None, count: int, seed: int) -> Response:
+    from imgcls.eda.sheets import stored_sheet
+
+    store = _dataset_store()
+    png = stored_sheet(store, tag, label=label, split=split, count=count, seed=seed)
+    return Response(png, media_type="image/png")
 
 
 def _diff(old: str, new: str, seed: int) -> DatasetDiff:

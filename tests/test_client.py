@@ -150,6 +150,9 @@ def test_upload_takes_an_archive_or_a_folder_and_eda_profiles_it(
     profile = client.eda(by_folder.tag)
     assert profile.tag == by_folder.tag
     assert profile.overall.images == by_folder.images == 36
+    assert client.samples(by_folder.tag, label="red").startswith(b"\x89PNG")
+    with pytest.raises(BadArgument, match="no class 'pink'"):
+        client.samples(by_folder.tag, label="pink")
 
 
 def test_versions_are_compared_and_an_upload_is_deleted(

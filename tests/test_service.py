@@ -231,6 +231,9 @@ REFUSALS = [
     ("/resume", {"json": {"id": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "/etc"}}, 404),
+    ("/samples", {"json": {"dataset": "nothing"}}, 404),
+    ("/samples", {"json": {"dataset": "x", "count": 21}}, 400),
+    ("/samples", {"json": {"dataset": "x", "split": "../x"}}, 400),
     ("/diff", {"json": {"old": "nothing", "new": "nothing"}}, 404),
     ("/diff", {"json": {"old": "nothing"}}, 400),
     ("/remove_dataset", {"json": {"dataset": "nothing"}}, 404),
@@ -469,7 +472,7 @@ def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client
     routes = {
         "/predict", "/fit", "/jobs", "/job", "/cancel", "/resume", "/eda", "/set", "/rollback",
         "/unset", "/list", "/info", "/remove", "/remove_all", "/upload", "/datasets",
-        "/diff", "/remove_dataset",
+        "/diff", "/remove_dataset", "/samples",
     }  # fmt: skip
     assert routes <= set(spec["paths"])
     schemas = spec["components"]["schemas"]

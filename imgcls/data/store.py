@@ -102,6 +102,10 @@ class DatasetStore:
         except FileNotFoundError as err:
             raise _lost(entry) from err
 
+    def folder(self, tag: str) -> Path:
+        """Where a dataset is kept, by its whole tag; it may be gone."""
+        return self.root / tag.replace(":", "/")
+
     def index(self, tag: str, *, seed: int = 0) -> pa.Table:
         """The index with its splits, also where the images have changed or are gone.
 
