@@ -40,6 +40,9 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _SEQUENTIAL = (0xC0, 0xC1)
 """Markers of frames that are not progressive."""
+_SHORT = 4096
+_FOUR_COMPONENTS = b"\x00\x14\x08"
+"""In the header of every frame of four components and 8 bits: its length and its precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +71,26 @@ def probe(data: bytes, *, max_pixels: int | None = None) -> ImageInfo:
 
 
 def decode(
-    data: bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int | None = None
+    data: bytes,
+    *,
+    min_size: tuple[int, int] | None = None,
+    max_pixels: int | None = None,
+    out: Pixels | None = None,
 ) -> Pixels:
     """Decode an encoded image into upright `uint8 [H, W, 3]` RGB.
 
     `min_size` is `(height, width)`: a JPEG may then come back smaller than it is, by a factor of
     its own transform (1/2, 1/4, 1/8 and steps between), yet never under that size. `max_pixels`
-    (default: the setting) is checked against the header before anything is decoded.
+    (default: the setting) is checked against the header before anything is decoded. `out`
+    (contiguous `[H, W, 3]`, within that limit, without `min_size`) is what comes back, filled,
+    where the picture is a plain JPEG of just that size: many small ones decode faster so.
 
     Raises `EmptyImage`, `UnsupportedImage`, `BrokenImage` or `ImageTooLarge`.
     """
     if _is_jpeg(data):
         _check_scans(data)
+        if out is not None and _decode_into(data, out):
+            return out
         if (pixels := _decode_jpeg(data, min_size, max_pixels)) is not None:
             return pixels
     with _open(data, max_pixels) as image:
@@ -154,8 +165,22 @@ def _decode_jpeg(
     return _upright(pixels, orientation)
 
 
+def _decode_into(data: bytes, out: Pixels) -> bool:
+    """Whether the picture has the shape of `out`, is upright and not CMYK, and lies there now."""
+    if _FOUR_COMPONENTS in data or b"Exif\0\0" in data:
+        return False
+    try:
+        # A larger picture is refused before it is decoded: the buffer is too small.
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+    except ValueError:
+        return False
+    return pixels.shape == out.shape
+
+
 def _check_scans(data: bytes) -> None:
-    if not _has_one_scan(data) and _scans(data) > _MAX_SCANS:
+    short = len(data) < _SHORT  # then counting is quicker; coded data holds no markers
+    few = data.count(_START_OF_SCAN) <= _MAX_SCANS if short else _has_one_scan(data)
+    if not few and _scans(data) > _MAX_SCANS:
         raise BrokenImage(f"The JPEG image has more than {_MAX_SCANS} scans; save it again.")
 
 

@@ -53,6 +53,24 @@ def test_exif_orientation_is_applied(orientation: int, format: str) -> None:
     assert (info.height, info.width) == upright.shape[:2]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [None, 3, 6])
+@pytest.mark.parametrize("size", [(32, 32), (48, 32), (16, 16)])
+def test_a_place_given_for_the_pixels_does_not_change_them(
+    mode: str, orientation: int | None, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation or 1
+    options = {"exif": exif} if orientation else {}
+    data = encode(Image.fromarray(smooth(*size)).convert(mode), "JPEG", **options)
+    place = np.full((32, 32, 3), 7, np.uint8)
+    assert np.array_equal(images.decode(data, out=place), images.decode(data))
+    plain = (mode, orientation, size) in [("RGB", None, (32, 32)), ("L", None, (32, 32))]
+    assert (images.decode(data, out=place) is place) == plain
+    with pytest.raises(BrokenImage):
+        images.decode(data[:-100], out=place)
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_large_jpeg_decodes_at_reduced_scale_and_never_below_the_target(orientation: int) -> None:
     exif = Image.Exif()

@@ -62,7 +62,7 @@ class Dataset:
         self.index: pa.Table = _only(with_splits(index, self.labels, seed), group, self)
         """Columns: path, label, split, given_split, format, width, height, bytes, content_hash,
         phash, sum_r, sum_g, sum_b, sumsq_r, sumsq_g, sumsq_b, error, where the bytes lie, target,
-        weight, group."""
+        weight, group, blur."""
         self._targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
         if self.task == "regression":
             self._targets = self.index["target"].to_numpy().astype(np.float32)

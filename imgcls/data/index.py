@@ -21,6 +21,7 @@ from imgcls.data.layout import SPLITS, Layout
 from imgcls.data.measure import NUMBERS, Measures
 from imgcls.data.splits import assign_splits
 from imgcls.errors import BadDataset
+from imgcls.images import FORMATS, Pixels
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"schema_version"
@@ -30,8 +31,9 @@ _ADDED = [
     pa.field("target", pa.float64()),
     pa.field("weight", pa.float64()),
     pa.field("group", pa.string()),
+    pa.field("blur", pa.float32()),
 ]
-"""What fields of names or of a table say; indexes of before have not got them."""
+"""What fields of names or of a table say, and sharpness; indexes of before have not got them."""
 
 SCHEMA = pa.schema(
     [
@@ -64,15 +66,16 @@ in pixels; sums run over all of its pixels, channel values 0 to 255."""
 
 def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
     """The table of `SCHEMA`; `entries` and `found` are rows of the layout, in its order."""
-    bad = np.array([error is not None for error in found.error], dtype=bool)
+    bad = np.zeros(len(found), bool)
+    bad[list(found.error)] = True
     columns: dict[str, Any] = {
         "path": layout.paths,
         "label": layout.labels,
         "given_split": layout.given,
-        "format": pa.array(found.format, pa.string(), mask=bad),
+        "format": _named(found.format),
         "bytes": found.column("bytes"),
-        "content_hash": found.content_hash,
-        "error": found.error,
+        "content_hash": _hex(found.content_hash),
+        "error": pa.array([found.error.get(row) for row in range(len(bad))], pa.string()),
         "offset": found.column("offset"),
         "packed": entries.packed,
         "size": entries.size,
@@ -82,6 +85,7 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         "target": layout.targets or pa.nulls(len(bad), pa.float64()),
         "weight": layout.weights or pa.nulls(len(bad), pa.float64()),
         "group": layout.groups or pa.nulls(len(bad), pa.string()),
+        "blur": pa.array(found.blur, pa.float32(), mask=bad),
     }
     for name in NUMBERS[NUMBERS.index("width") :]:
         values = found.column(name)
@@ -90,6 +94,22 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         columns[name] = pa.array(values, kind, mask=bad)
     table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
     return table.take(pa.array(_path_order(layout.paths)))
+
+
+def _named(codes: Pixels) -> pa.Array:
+    """Format names; null for 0."""
+    names = pa.array([None, *FORMATS], pa.string())
+    return names.take(pa.array(codes, pa.uint8()))
+
+
+def _hex(hashes: Pixels) -> pa.Array:
+    """Hashes `uint8 [n, 20]` as text; null where there are only zeros."""
+    width = 2 * hashes.shape[1]
+    offsets = np.arange(len(hashes) + 1, dtype=np.int32) * width
+    text = hashes.tobytes().hex().encode()
+    known = np.packbits(hashes.any(axis=1), bitorder="little")
+    buffers = [pa.py_buffer(known), pa.py_buffer(offsets), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.string(), len(hashes), buffers)
 
 
 def _path_order(paths: list[str]) -> npt.NDArray[np.int64]:
@@ -180,6 +200,6 @@ def read_index(path: Path) -> pa.Table:
     for field in _ADDED:
         if field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
-    if version != str(SCHEMA_VERSION).encode() or table.schema.names != SCHEMA.names:
+    if version != str(SCHEMA_VERSION).encode() or set(table.schema.names) != set(SCHEMA.names):
         raise BadDataset(f"The index {path} is of another version; add the dataset again.")
-    return table
+    return table.select(SCHEMA.names)

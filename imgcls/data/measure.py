@@ -1,4 +1,4 @@
-"""What one pass over a chunk of images finds out: hashes, size, channel sums.
+"""What one pass over a chunk of images finds out: hashes, size, channel sums, sharpness.
 
 Everything is exact integer arithmetic (held in floats that can hold it), so the same pixels give
 the same numbers on every machine. Images of one shape are measured together: on 32 x 32 pictures
@@ -8,29 +8,30 @@ the calls into numpy would otherwise cost as much as the decoding.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
 from imgcls.data.entries import Entries, Ints
+from imgcls.data.pixelwise import statistics
 from imgcls.data.reader import Reader
 from imgcls.errors import BadImage
-from imgcls.images import Pixels, decode, probe
-
-Floats = npt.NDArray[np.float64]
+from imgcls.images import FORMATS, Pixels, decode, probe
 
 HASH_BYTES = 20
 NUMBERS = (
     *("offset", "bytes", "width", "height", "phash"),
     *("sum_r", "sum_g", "sum_b", "sumsq_r", "sumsq_g", "sumsq_b"),
 )
-_OFFSET, _BYTES, _WIDTH, _HEIGHT, _PHASH = range(5)
-_SUMS, _SQUARES = slice(5, 8), slice(8, 11)
-_ROWS, _COLUMNS = 8, 9
-_STRIP = 256
-"""Rows added up in float32: 256 x 255 squared is the most that stays exact (below 2 to the 24)."""
+_OFFSET, _BYTES, _WIDTH = range(3)
 _PENDING = 256 * 2**10
 """Bytes of decoded pixels held back until images of the same shape join them; fits the cache."""
+_ALONE = _PENDING // 4
+"""Above it, the calls cost nothing beside the pixels, and putting pictures together would."""
+_SHAPES = 16
+"""Stacks that are kept for the pictures to come."""
+_JPEG = FORMATS.index("JPEG") + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,19 @@ class Measures:
     numbers: Ints
     """`int64 [n, 11]`, columns as in `NUMBERS`: where the data begins in the source, bytes of the
     file, sides in pixels, perceptual hash (the bits of a uint64), and the sums of R, G, B and of
-    their squares over all pixels, values 0 to 255. Measured columns are 0 where `error` is set."""
-    content_hash: list[str | None]
-    """BLAKE2b-160 of the encoded bytes, hex; None where the bytes could not be read."""
-    format: list[str | None]
-    error: list[str | None]
-    """`code: message` of the `BadImage`, None for a readable image."""
+    their squares over all pixels, values 0 to 255. Measured columns are 0 where there is an
+    error."""
+    blur: npt.NDArray[np.float32]
+    """`[n]`: variance of the Laplacian of grey, as in `pixelwise.py`; low without sharp edges."""
+    content_hash: Pixels
+    """`uint8 [n, 20]`: BLAKE2b-160 of the encoded bytes; zeros where they could not be read."""
+    format: Pixels
+    """`uint8 [n]`: 1 and on for `FORMATS`; 0 where there is an error."""
+    error: dict[int, str]
+    """`code: message` of the `BadImage`, by row; the other rows are readable images."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
     def column(self, name: str) -> Ints:
         """One of `NUMBERS`."""
@@ -56,95 +64,103 @@ def measure(reader: Reader, entries: Entries, max_pixels: int) -> Measures:
     """Read and fully decode every entry. Whatever is wrong with one becomes its `error`."""
     count = len(entries)
     found = Measures(
-        np.zeros((count, len(NUMBERS)), np.int64), [None] * count, [None] * count, [None] * count
+        np.zeros((count, len(NUMBERS)), np.int64),
+        np.zeros(count, np.float32),
+        np.zeros((count, HASH_BYTES), np.uint8),
+        np.zeros(count, np.uint8),
+        {},
     )
-    found.numbers[:, _BYTES] = entries.size
-    alike: dict[tuple[int, ...], tuple[list[int], list[Pixels]]] = {}
+    # Lists where it goes image by image: setting a single element of an array takes longer.
+    offsets, sizes, formats = [0] * count, entries.size.tolist(), [0] * count
+    hashes = [bytes(HASH_BYTES)] * count
+    stacks: dict[tuple[int, ...], _Stack] = {}
+    latest: _Stack | None = None
     waiting = 0
     for row, (data, offset) in enumerate(reader.scan(entries)):
-        found.numbers[row, _OFFSET] = offset
+        offsets[row] = offset
+        slot = None if latest is None else latest.slot
         try:
             if isinstance(data, BadImage):
                 raise data
-            found.numbers[row, _BYTES] = len(data)
-            found.content_hash[row] = hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
-            pixels = decode(data, max_pixels=max_pixels)
+            sizes[row] = len(data)
+            hashes[row] = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
+            pixels = decode(data, max_pixels=max_pixels, out=slot)
             jpeg = data[:3] == b"\xff\xd8\xff"
-            found.format[row] = "JPEG" if jpeg else probe(data, max_pixels=max_pixels).format
+            formats[row] = _JPEG if jpeg else _code(probe(data, max_pixels=max_pixels).format)
         except BadImage as err:
+            formats[row] = 0
             found.error[row] = f"{err.code}: {err.message}"
             continue
-        rows, stack = alike.setdefault(pixels.shape, ([], []))
-        rows.append(row)
-        stack.append(pixels)
+        if latest is not None and pixels is slot:
+            latest.rows.append(row)
+        elif pixels.size > _ALONE:
+            _fill(found, [row], pixels[None])
+            continue
+        else:
+            latest = stacks.get(pixels.shape)
+            if latest is None:
+                latest = stacks[pixels.shape] = _Stack(pixels.shape)
+            latest.slot[:] = pixels
+            latest.rows.append(row)
         waiting += pixels.size
         if waiting > _PENDING:
-            _flush(found, alike)
+            _flush(found, stacks)
             waiting = 0
-    _flush(found, alike)
+    _flush(found, stacks)
+    found.numbers[:, _OFFSET], found.numbers[:, _BYTES] = offsets, sizes
+    found.content_hash[:] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, HASH_BYTES)
+    found.format[:] = formats
     return found
 
 
-def _flush(found: Measures, alike: dict[tuple[int, ...], tuple[list[int], list[Pixels]]]) -> None:
-    for (height, width, _), (rows, pixels) in alike.items():
-        stack = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-        sums, squares, hashes = statistics(stack)
-        table = np.empty((len(rows), len(NUMBERS) - _WIDTH), np.int64)
-        table[:, 0], table[:, 1], table[:, 2] = width, height, hashes.view(np.int64)
-        table[:, 3:6], table[:, 6:9] = sums, squares
-        found.numbers[rows, _WIDTH:] = table
-    alike.clear()
+class _Stack:
+    """Pictures of one shape that wait to be measured together."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.rows: list[int] = []
+        self.pixels: Pixels = np.empty((_PENDING // prod(shape) + 1, *shape), np.uint8)
+
+    @property
+    def slot(self) -> Pixels:
+        """Where the next picture goes."""
+        free: Pixels = self.pixels[len(self.rows)]
+        return free
 
 
-def statistics(stack: Pixels) -> tuple[Floats, Floats, npt.NDArray[np.uint64]]:
-    """Channel sums `[n, 3]`, sums of squares `[n, 3]` and dHash `[n]` of `uint8 [n, H, W, 3]`.
-
-    The perceptual hash is the 64-bit dHash (N. Krawetz, "Kind of Like That", hackerfactor.com,
-    2013): grey levels averaged over 8 x 9 cells, a bit for every cell brighter than its left
-    neighbour, row by row, the first bit the highest. Grey is 0.299 R + 0.587 G + 0.114 B
-    (ITU-R BT.601). Alike pictures differ in few bits.
-    """
-    count, height, width, _ = stack.shape
-    flat = stack.reshape(count, height, width * 3)
-    bands = np.zeros((count, _ROWS, width * 3))
-    squares = np.zeros((count, width * 3))
-    edges = [height * k // _ROWS for k in range(_ROWS + 1)]
-    for band in range(_ROWS):
-        for start in range(edges[band], edges[band + 1], _STRIP):
-            strip = flat[:, start : min(start + _STRIP, edges[band + 1])].astype(np.float32)
-            bands[:, band] += np.add.reduce(strip, axis=1)
-            squares += np.einsum("nij,nij->nj", strip, strip)
-    sums = _by_channel(np.add.reduce(bands, axis=1))
-    if height < _ROWS:  # a cell needs a row of its own: low pictures are stretched
-        bands = flat[:, np.arange(_ROWS) * height // _ROWS].astype(np.float64)
-    return sums, _by_channel(squares), _dhash(bands.reshape(count, _ROWS, width, 3))
+def _flush(found: Measures, stacks: dict[tuple[int, ...], _Stack]) -> None:
+    for stack in stacks.values():
+        if stack.rows:
+            _fill(found, stack.rows, stack.pixels[: len(stack.rows)])
+            stack.rows.clear()
+    if len(stacks) > _SHAPES:
+        stacks.clear()
 
 
-def _by_channel(columns: Floats) -> Floats:
-    count, width = columns.shape
-    sums: Floats = np.add.reduce(columns.reshape(count, width // 3, 3), axis=1)
-    return sums
+def _fill(found: Measures, rows: list[int], pixels: Pixels) -> None:
+    _, height, width, _ = pixels.shape
+    figures = statistics(pixels)
+    table = np.empty((len(rows), len(NUMBERS) - _WIDTH), np.int64)
+    table[:, 0], table[:, 1], table[:, 2] = width, height, figures.phash.view(np.int64)
+    table[:, 3:6], table[:, 6:9] = figures.sums, figures.squares
+    found.numbers[rows, _WIDTH:] = table
+    found.blur[rows] = figures.blur
 
 
-def _dhash(bands: Floats) -> npt.NDArray[np.uint64]:
-    """From sums over bands of rows, `[n, 8, W, 3]`; all cells of a band have its height."""
-    count, _, width, _ = bands.shape
-    grey = bands[..., 0] * 299 + bands[..., 1] * 587 + bands[..., 2] * 114
-    if width < _COLUMNS:
-        grey = grey[:, :, np.arange(_COLUMNS) * width // _COLUMNS]
-        width = _COLUMNS
-    starts = np.arange(_COLUMNS) * width // _COLUMNS
-    cells = np.add.reduceat(grey, starts, axis=2) / np.diff(starts, append=width)
-    bits = cells[:, :, 1:] > cells[:, :, :-1]
-    packed = np.packbits(bits.reshape(count, 64), axis=1)
-    return packed.view(">u8").reshape(count).astype(np.uint64)
+def _code(name: str) -> int:
+    return FORMATS.index(name) + 1
 
 
 def join(parts: Sequence[Measures]) -> Measures:
     """Chunks one behind the other."""
+    errors: dict[int, str] = {}
+    start = 0
+    for part in parts:
+        errors |= {start + row: text for row, text in part.error.items()}
+        start += len(part)
     return Measures(
         np.concatenate([part.numbers for part in parts]),
-        [value for part in parts for value in part.content_hash],
-        [value for part in parts for value in part.format],
-        [value for part in parts for value in part.error],
+        np.concatenate([part.blur for part in parts]),
+        np.concatenate([part.content_hash for part in parts]),
+        np.concatenate([part.format for part in parts]),
+        errors,
     )

@@ -1,4 +1,4 @@
-"""Messages between a scan and its child processes: a JSON head and a block of int64.
+"""Messages between a scan and its child processes: a JSON head and a block of numbers.
 
 Plain data in both directions, so a child can hand back nothing but numbers and texts.
 """
@@ -8,32 +8,35 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from imgcls.data.entries import Entries, Ints, make_entries
-from imgcls.data.measure import NUMBERS, Measures
+from imgcls.data.entries import Entries, make_entries
+from imgcls.data.measure import HASH_BYTES, NUMBERS, Measures
 
+Message = tuple[dict[str, Any], bytes]
 _LENGTH = 8
 
 
-def send(file: BinaryIO, head: dict[str, Any], numbers: Ints | None = None) -> None:
+def send(file: BinaryIO, head: dict[str, Any], block: bytes = b"") -> None:
     """Write one message and flush it."""
-    text = json.dumps(head).encode()
-    block = b"" if numbers is None else np.ascontiguousarray(numbers).tobytes()
-    sizes = len(text).to_bytes(_LENGTH, "big") + len(block).to_bytes(_LENGTH, "big")
-    file.write(sizes + text + block)
+    file.write(pack(head, block))
     file.flush()
 
 
-def receive(file: BinaryIO) -> tuple[dict[str, Any], Ints] | None:
-    """The next message: its head, and its numbers in one row. None at the end of the file."""
+def pack(head: dict[str, Any], block: bytes = b"") -> bytes:
+    """One message: two lengths, the head, the block."""
+    text = json.dumps(head).encode()
+    return len(text).to_bytes(_LENGTH, "big") + len(block).to_bytes(_LENGTH, "big") + text + block
+
+
+def receive(file: BinaryIO) -> Message | None:
+    """The next message. None at the end of the file, or where it breaks off."""
     sizes = file.read(2 * _LENGTH)
     if len(sizes) < 2 * _LENGTH:
         return None
-    length = int.from_bytes(sizes[:_LENGTH], "big")
-    text, block = file.read(length), file.read(int.from_bytes(sizes[_LENGTH:], "big"))
-    if len(text) < length or len(block) < int.from_bytes(sizes[_LENGTH:], "big"):
+    length, rest = (int.from_bytes(sizes[at : at + _LENGTH], "big") for at in (0, _LENGTH))
+    text, block = file.read(length), file.read(rest)
+    if len(text) < length or len(block) < rest:
         return None
-    head: dict[str, Any] = json.loads(text)
-    return head, np.frombuffer(block, np.int64)
+    return json.loads(text), block
 
 
 def send_entries(file: BinaryIO, entries: Entries) -> None:
@@ -41,24 +44,38 @@ def send_entries(file: BinaryIO, entries: Entries) -> None:
     columns = (entries.offset, entries.packed, entries.size, entries.method, entries.crc)
     locations = entries.locations
     places = None if locations is None else [place.decode("latin-1") for place in locations]
-    send(file, {"locations": places}, np.stack(columns, axis=1))
+    send(file, {"locations": places}, np.stack(columns, axis=1).tobytes())
 
 
-def to_entries(head: dict[str, Any], numbers: Ints) -> Entries:
+def to_entries(head: dict[str, Any], block: bytes) -> Entries:
     """The chunk of `send_entries`, nameless."""
     locations = head["locations"]
-    table = numbers.reshape(-1, 5)
+    table = np.frombuffer(block, np.int64).reshape(-1, 5)
     places = locations and [place.encode("latin-1") for place in locations]
     return make_entries([""] * len(table), table, places)
 
 
-def send_measures(file: BinaryIO, found: Measures) -> None:
+def of_measures(found: Measures) -> Message:
     """What was found in a chunk."""
-    head = {"content_hash": found.content_hash, "format": found.format, "error": found.error}
-    send(file, head, found.numbers)
+    columns = (found.numbers, found.blur, found.content_hash, found.format)
+    head = {"rows": len(found), "error": list(found.error.items())}
+    return head, b"".join(column.tobytes() for column in columns)
 
 
-def to_measures(head: dict[str, Any], numbers: Ints) -> Measures:
-    """The answer of `send_measures`."""
-    table = numbers.reshape(-1, len(NUMBERS))
-    return Measures(table, head["content_hash"], head["format"], head["error"])
+def to_measures(head: dict[str, Any], block: bytes) -> Measures:
+    """The chunk of `of_measures`."""
+    rows, at = head["rows"], 0
+
+    def column(kind: Any, *shape: int) -> Any:
+        nonlocal at
+        size = rows * int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize
+        at += size
+        return np.frombuffer(block[at - size : at], kind).reshape(rows, *shape)
+
+    return Measures(
+        column(np.int64, len(NUMBERS)),
+        column(np.float32),
+        column(np.uint8, HASH_BYTES),
+        column(np.uint8),
+        dict(head["error"]),
+    )

@@ -62,15 +62,29 @@ class Reader:
             entries.locations or nowhere,
             strict=True,
         )
-        span = _Span(self, int(entries.offset[-1] + entries.packed[-1]) if len(entries) else 0)
+        zipped = self.kind == "zip"
+        end = int(entries.offset[-1] + entries.packed[-1]) + _SLACK if len(entries) else 0
+        start, window = 0, b""
         for offset, packed, size, method, crc, location in rows:
             try:
-                if location is not None or max(size, packed) > MAX_IMAGE_BYTES:
+                if location is not None or size > MAX_IMAGE_BYTES or packed > MAX_IMAGE_BYTES:
                     yield self.read(0, packed, size, method, crc, location), 0
                     continue
-                if self.kind == "zip":
-                    offset = span.data_offset(offset, packed)
-                yield _unpack(span.get(offset, packed), packed, size, method, crc), offset
+                at = offset - start
+                if at < 0 or at + packed + _SLACK > len(window):
+                    window = self._pread(max(packed + _SLACK, min(_SPAN, end - offset)), offset)
+                    start, at = offset, 0
+                if zipped:
+                    # Behind the local header and the two fields of its own length.
+                    if not window.startswith(b"PK\x03\x04", at) or at + _LOCAL.size > len(window):
+                        raise BrokenImage("The zip archive is damaged at the place of this file.")
+                    name_length, extra_length = _LOCAL.unpack_from(window, at)
+                    at += _LOCAL.size + name_length + extra_length
+                    offset = start + at
+                raw = window[at : at + packed]
+                if len(raw) < packed:  # a header longer than the room for it
+                    raw = self._pread(packed, offset)
+                yield _unpack(raw, packed, size, method, crc), offset
             except BadImage as err:
                 yield err, offset
 
@@ -124,33 +138,6 @@ class Reader:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _Span:
-    """A window over the archive that moves forward with the entries of a chunk."""
-
-    def __init__(self, reader: Reader, end: int) -> None:
-        self._reader, self._end = reader, end + _SLACK
-        self._start, self._data = 0, b""
-
-    def get(self, offset: int, length: int) -> bytes:
-        at = offset - self._start
-        if at < 0 or at + length > len(self._data):
-            ahead = min(_SPAN, self._end - offset)
-            self._data = self._reader._pread(max(length, ahead), offset)
-            self._start, at = offset, 0
-        return self._data[at : at + length]
-
-    def data_offset(self, offset: int, packed: int) -> int:
-        """Of an entry's data, behind its local header and the two fields of its own length."""
-        at = offset - self._start
-        if at < 0 or at + _LOCAL.size + packed + _SLACK > len(self._data):
-            self.get(offset, _LOCAL.size + packed + _SLACK)
-            at = offset - self._start
-        if self._data[at : at + 4] != b"PK\x03\x04" or at + _LOCAL.size > len(self._data):
-            raise BrokenImage("The zip archive is damaged at the place of this file.")
-        name_length, extra_length = _LOCAL.unpack_from(self._data, at)
-        return offset + _LOCAL.size + int(name_length) + int(extra_length)
 
 
 def _too_large(size: int) -> ImageTooLarge:

@@ -131,7 +131,7 @@ class _Scan:
     def _store(self, number: int, part: Measures) -> None:
         with self._changed:
             self._found[number] = part
-            self._done += len(part.error)
+            self._done += len(part)
             self._changed.notify_all()
 
     def _fail(self, err: BaseException) -> None:

@@ -25,7 +25,8 @@ def main() -> None:
         with Reader(source["kind"], Path(os.fsdecode(source["path"].encode("latin-1")))) as reader:
             while (message := messages.receive(chunks)) is not None:
                 entries = messages.to_entries(*message)
-                messages.send_measures(answers, measure(reader, entries, source["max_pixels"]))
+                found = measure(reader, entries, source["max_pixels"])
+                messages.send(answers, *messages.of_measures(found))
     except ImgclsError as err:
         messages.send(answers, err.to_dict())
 

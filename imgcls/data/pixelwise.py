@@ -1,0 +1,144 @@
+"""Figures of decoded pictures, a stack of one shape at a time: channel sums, dHash, sharpness.
+
+All of it is sums of whole numbers, in floats that hold them exactly: neither the order of the sums
+nor the machine can change a result.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from imgcls.images import Pixels
+
+Floats = npt.NDArray[np.float64]
+
+_ROWS, _COLUMNS = 8, 9
+_STRIP = 256
+"""Rows added up in float32: 256 x 255 squared is the most that stays exact (below 2 to the 24)."""
+_SMALL = 96 * 96
+"""Pixels up to which a matrix product adds up bands of rows: quicker, and still in one thread."""
+_SHARP_ROWS = 64
+"""Rows of a picture in which sharpness is measured, evenly spread: the cost of large ones."""
+_GREY = (77, 150, 29)
+"""256 times the weights of R, G and B in grey (ITU-R BT.601)."""
+
+
+class Figures(NamedTuple):
+    """Of `n` pictures."""
+
+    sums: Floats
+    """`[n, 3]`: of R, G and B over all pixels."""
+    squares: Floats
+    """`[n, 3]`: of their squares."""
+    phash: npt.NDArray[np.uint64]
+    """`[n]`: 64-bit dHash (N. Krawetz, "Kind of Like That", hackerfactor.com, 2013). Grey levels
+    (0.299 R + 0.587 G + 0.114 B) averaged over 8 x 9 cells, a bit for every cell brighter than its
+    left neighbour, row by row, the first bit the highest. Alike pictures differ in few bits."""
+    blur: npt.NDArray[np.float32]
+    """`[n]`: variance of the Laplacian of grey, 0 to 255, over the pixels that have four
+    neighbours, in full resolution and in at most 64 rows (Pech-Pacheco et al., "Diatom
+    autofocusing in brightfield microscopy", ICPR 2000). Low where nothing is sharp; 0 where a side
+    is below 3."""
+
+
+def statistics(stack: Pixels) -> Figures:
+    """Of `uint8 [n, H, W, 3]`, contiguous."""
+    _, height, width, _ = stack.shape
+    small = height <= _STRIP and height * width <= _SMALL
+    bands, squares = _small(stack) if small else _large(stack)
+    sums = _by_channel(np.add.reduce(bands, axis=1))
+    if height < _ROWS:  # a cell needs a row of its own: low pictures are stretched
+        bands = stack[:, _edges(height)[:-1]].astype(np.float64).reshape(bands.shape)
+    return Figures(sums, _by_channel(squares), _dhash(bands), _sharpness(stack))
+
+
+def _edges(height: int) -> list[int]:
+    return [height * k // _ROWS for k in range(_ROWS + 1)]
+
+
+def _small(stack: Pixels) -> tuple[Floats, Floats]:
+    """Sums over 8 bands of rows `[n, 8, W * 3]`, and sums of squares over all rows `[n, W * 3]`."""
+    count, height, width, _ = stack.shape
+    rows = stack.reshape(count, height, width * 3).astype(np.float32)
+    squares = np.einsum("nij,nij->nj", rows, rows)
+    return (_membership(height, _ROWS).T @ rows).astype(np.float64), squares.astype(np.float64)
+
+
+def _large(stack: Pixels) -> tuple[Floats, Floats]:
+    """The same in strips, which keep memory small."""
+    count, height, width, _ = stack.shape
+    flat = stack.reshape(count, height, width * 3)
+    bands = np.zeros((count, _ROWS, width * 3))
+    squares = np.zeros((count, width * 3))
+    edges = _edges(height)
+    for band in range(_ROWS):
+        for start in range(edges[band], edges[band + 1], _STRIP):
+            strip = flat[:, start : min(start + _STRIP, edges[band + 1])].astype(np.float32)
+            bands[:, band] += np.add.reduce(strip, axis=1)
+            squares += np.einsum("nij,nij->nj", strip, strip)
+    return bands, squares
+
+
+@lru_cache(maxsize=64)
+def _membership(length: int, parts: int) -> npt.NDArray[np.float32]:
+    """`[length, parts]`: 1 where a place belongs to a part; the parts are as equal as they can be.
+
+    A product with it adds up parts, which is three times as fast as numpy's own `reduceat`.
+    """
+    part = np.searchsorted(
+        [length * k // parts for k in range(1, parts)], np.arange(length), "right"
+    )
+    return np.eye(parts, dtype=np.float32)[part]
+
+
+def _by_channel(columns: Floats) -> Floats:
+    return np.stack([np.add.reduce(columns[:, c::3], axis=1) for c in range(3)], axis=1)
+
+
+def _grey(colours: npt.NDArray[Any], weights: tuple[int, int, int]) -> npt.NDArray[Any]:
+    """`[m]` from `[3 m]`. In one long row: loops over short ones would take most of the time."""
+    grey: npt.NDArray[Any] = colours[0::3] * colours.dtype.type(weights[0])
+    for channel in (1, 2):
+        grey += colours[channel::3] * colours.dtype.type(weights[channel])
+    return grey
+
+
+def _dhash(bands: Floats) -> npt.NDArray[np.uint64]:
+    """From sums over bands of rows, `[n, 8, W * 3]`; all cells of a band have its height."""
+    count, _, width = bands.shape
+    grey = _grey(bands.reshape(-1), (299, 587, 114)).reshape(count, _ROWS, width // 3)
+    width //= 3
+    if width < _COLUMNS:
+        grey = grey[:, :, np.arange(_COLUMNS) * width // _COLUMNS]
+        width = _COLUMNS
+    members = _membership(width, _COLUMNS)
+    cells = grey @ members.astype(np.float64) / members.sum(axis=0)
+    bits = cells[:, :, 1:] > cells[:, :, :-1]
+    packed = np.packbits(bits.reshape(count, 64), axis=1)
+    return packed.view(">u8").reshape(count).astype(np.uint64)
+
+
+def _sharpness(stack: Pixels) -> npt.NDArray[np.float32]:
+    count, height, width, _ = stack.shape
+    if min(height, width) < 3:
+        return np.zeros(count, np.float32)
+    step = 1
+    if height > 3 * _SHARP_ROWS:  # three rows for each in which it is measured
+        middle = np.linspace(1, height - 2, _SHARP_ROWS).astype(np.int64)
+        stack = stack[:, (middle[:, None] + [-1, 0, 1]).ravel()]
+        height, step = 3 * _SHARP_ROWS, 3
+    grey = _grey(stack.reshape(-1).astype(np.float32), _GREY)
+    laplacian = np.empty_like(grey)
+    inner = laplacian[width:-width]
+    np.multiply(grey[width:-width], -4, out=inner)
+    for shift in (-width, -1, 1, width):
+        inner += grey[width + shift : len(grey) - width + shift]
+    # Without what was taken from another row or picture.
+    whole = laplacian.reshape(count, height, width)[:, 1:-1:step, 1:-1]
+    values = whole.astype(np.float64).reshape(count, -1)
+    size = values.shape[1]
+    sums, squares = np.add.reduce(values, axis=1), np.einsum("ij,ij->i", values, values)
+    variance: npt.NDArray[np.float64] = (squares - sums / size * sums) / size / 256**2
+    return variance.astype(np.float32)
