@@ -108,11 +108,16 @@ class _Run:
         Raises `TrainingFailed` where no trial was over in time.
         """
         least, share = CHEAP
+        late: list[tuple[str, dict[str, Any]]] = []
         for preset, overrides in space.starts(self._plan.recipes, self._study.task):
             if self._may_go_on() and not self._tried(preset, overrides):
                 cheap = space.CHEAP.get(preset) == overrides
                 limit = max(least, share * self._plan.budget) if cheap else self._left()
-                self._attempt(preset, overrides, min(limit, self._left()))
+                told = self._attempt(preset, overrides, min(limit, self._left()))
+                late += [(preset, overrides)] * (told.state == "out_of_time")
+        for preset, overrides in late:  # a slow machine: one model is better than none
+            if self._may_go_on() and not self._study.ranked():
+                self._attempt(preset, overrides, self._left())
         while self._may_go_on() and (chosen := self._next()) is not None:
             self._attempt(chosen, None, self._left())
         if ranked := self._study.ranked():
@@ -123,7 +128,7 @@ class _Run:
             f"{reasons}".strip()
         )
 
-    def _attempt(self, preset: str, start: dict[str, Any] | None, limit: float) -> None:
+    def _attempt(self, preset: str, start: dict[str, Any] | None, limit: float) -> Trial:
         """A trial at `start`, or at what the study proposes, within `limit` seconds."""
         trial = self._study.ask(preset, start)
         proposed = {k: v for k, v in trial.params.items() if v is not None}
@@ -136,9 +141,9 @@ class _Run:
             until = time.monotonic() + limit
             outcome = trials.run(self._data, recipe, folder, seconds=limit, listen=listen)
             if outcome.share is not None and isinstance(recipe, NetworkRecipe):
-                epochs = int(SHORTENED * outcome.share * recipe.epochs)
+                epochs = max(1, int(SHORTENED * outcome.share * recipe.epochs))
                 left = until - time.monotonic()
-                if epochs and left > 0:
+                if epochs < recipe.epochs and left > 0:
                     overrides = overrides | {"epochs": epochs}
                     recipe = space.with_overrides(preset, overrides)
                     again = trials.run(self._data, recipe, folder, seconds=left, listen=listen)
@@ -147,6 +152,7 @@ class _Run:
             result = {} if told.value is None else {"val_score": told.value}
             run.end(result, failed=told.value is None, state=told.state)
         self._progress(f"{called}: {outcome.state}")
+        return told
 
     def _listener(self, trial: optuna.Trial, run: Run, told: str, prune: bool) -> trials.Listener:
         """Passes a trial's events on, and decides whether it may go on."""

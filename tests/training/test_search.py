@@ -81,6 +81,17 @@ def test_a_budget_too_small_for_anything_says_so(dataset: Dataset, home: Path) -
         search(dataset, plan, name="shapes")
 
 
+def test_where_every_cheap_start_was_too_slow_one_of_them_gets_the_time_that_is_left(
+    dataset: Dataset, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.search.CHEAP", (0.0, 0.0))
+    plan = SearchPlan(budget=200, trials=2, recipes=("hog-svc",))
+    card = search(dataset, plan, name="shapes", registry=registry)
+    assert registry.get(card.tag) == card
+    states = [trial.state for trial in SearchFolder("shapes").leaderboard().trials]
+    assert states == ["complete", "out_of_time"]
+
+
 def test_what_was_running_when_a_search_was_killed_has_failed(dataset: Dataset) -> None:
     study = begun(dataset)
     ended(study, dataset, 5)
