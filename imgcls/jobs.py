@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypedDict, Unpack
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -51,6 +51,17 @@ Tracker = Literal["tensorboard", "mlflow"]
 TRACKERS: tuple[Tracker, ...] = ("tensorboard", "mlflow")
 _KILL_AFTER = 5.0
 """Seconds between asking a process to stop and killing it."""
+
+
+class Told(TypedDict, total=False):
+    """What a training says of itself with a stage."""
+
+    progress: float | None
+    """Of the stage, 0 to 1."""
+    epoch: int | None
+    epochs: int | None
+    metrics: dict[str, float] | None
+    message: str | None
 
 
 class JobRequest(BaseModel):
@@ -324,18 +335,11 @@ class JobWriter:
                     return
             time.sleep(_POLL)
 
-    def emit(
-        self,
-        stage: str,
-        *,
-        progress: float | None = None,
-        epoch: int | None = None,
-        epochs: int | None = None,
-        metrics: dict[str, float] | None = None,
-        message: str | None = None,
-    ) -> None:
+    def emit(self, stage: str, **told: Unpack[Told]) -> None:
         """Add an event; what is left out stays as it was in the last one."""
-        event, last = JobEvent(stage=stage, progress=progress, message=message), self._last
+        epoch, epochs, metrics = told.get("epoch"), told.get("epochs"), told.get("metrics")
+        event = JobEvent(stage=stage, progress=told.get("progress"), message=told.get("message"))
+        last = self._last
         event.started_at = last.started_at if last else None
         if event.started_at is None and stage != "queued":
             event.started_at = event.time

@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, Unpack
 
 from imgcls.card import ModelCard
 from imgcls.errors import ImgclsError
-from imgcls.jobs import JobWriter
+from imgcls.jobs import JobWriter, Told
 from imgcls.recipes import (
     DEFAULT_RECIPE,
     PRESETS,
@@ -178,23 +178,15 @@ class ProgressLines:
         self._stage = ""
         self._epoch = 0
 
-    def __call__(
-        self,
-        stage: str,
-        *,
-        progress: float | None = None,
-        epoch: int | None = None,
-        epochs: int | None = None,
-        metrics: dict[str, float] | None = None,
-        message: str | None = None,
-    ) -> None:
+    def __call__(self, stage: str, **told: Unpack[Told]) -> None:
         if stage != self._stage:
             self._stage = stage
-            print(f"{stage} {message or ''}".rstrip(), file=self._out, flush=True)
+            print(f"{stage} {told.get('message') or ''}".rstrip(), file=self._out, flush=True)
+        epoch = told.get("epoch")
         if epoch and epoch != self._epoch:
             self._epoch = epoch
-            figures = "  ".join(f"{k} {v:.4f}" for k, v in (metrics or {}).items())
-            print(f"  epoch {epoch}/{epochs}  {figures}", file=self._out, flush=True)
+            figures = "  ".join(f"{k} {v:.4f}" for k, v in (told.get("metrics") or {}).items())
+            print(f"  epoch {epoch}/{told.get('epochs')}  {figures}", file=self._out, flush=True)
 
 
 def _recipe_of(args: argparse.Namespace) -> Recipe:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
+from imgcls.jobs import Told
 from training.loader import Progress
 
 _EVENT_SECONDS = 0.5
@@ -13,16 +14,7 @@ _EVENT_SECONDS = 0.5
 class OnEvent(Protocol):
     """Called as `imgcls.jobs.JobWriter.emit` is."""
 
-    def __call__(
-        self,
-        stage: str,
-        *,
-        progress: float | None = None,
-        epoch: int | None = None,
-        epochs: int | None = None,
-        metrics: dict[str, float] | None = None,
-        message: str | None = None,
-    ) -> None: ...
+    def __call__(self, stage: str, **told: Unpack[Told]) -> None: ...
 
 
 def ignore(*args: Any, **kwargs: Any) -> None:

@@ -3,11 +3,14 @@
 They are measured and thrown away. Each begins afresh, and none has seen what it is measured on.
 """
 
+from typing import Unpack
+
 import numpy as np
 import numpy.typing as npt
 
 from imgcls.card import CurvePoint, Metrics, RegressionMetrics
 from imgcls.data import Dataset
+from imgcls.jobs import Told
 from imgcls.recipes import Recipe
 from training.events import OnEvent
 from training.fit import fit
@@ -105,15 +108,8 @@ def _fitted(view: Dataset, recipe: Recipe, emit: OnEvent) -> tuple[Judge, Floats
 def _share(emit: OnEvent, whole: str, number: int, count: int) -> OnEvent:
     """Events of one training as progress of a stage of `count` of them."""
 
-    def passed_on(
-        stage: str,
-        *,
-        progress: float | None = None,
-        epoch: int | None = None,
-        epochs: int | None = None,
-        metrics: dict[str, float] | None = None,
-        message: str | None = None,
-    ) -> None:
+    def passed_on(stage: str, **told: Unpack[Told]) -> None:
+        progress = told.get("progress")
         if stage == "training" and progress is not None:
             emit(whole, progress=(number + progress) / count, message=f"{number + 1}/{count}")
 

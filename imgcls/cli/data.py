@@ -39,7 +39,7 @@ def add(
     target: options.Target = None,
     where: options.Where = None,
     group: options.Group = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
+    seed: options.Seed = 0,
     json: Json = False,
 ) -> None:
     """Index images in one pass and keep the index; the images stay where they are.
@@ -118,7 +118,7 @@ def diff(
     new: Annotated[
         str, typer.Argument(metavar="NEW", help="Another, or `name` for the newest of that name.")
     ],
-    seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
+    seed: options.Seed = 0,
     json: Json = False,
 ) -> None:
     """Show which images came, went, or changed label, split, name or content.

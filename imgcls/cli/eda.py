@@ -1,8 +1,6 @@
 """`imgcls eda`: what is in the data."""
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from imgcls import console
 from imgcls.cli import options
@@ -26,7 +24,7 @@ def eda(
     target: options.Target = None,
     where: options.Where = None,
     group: options.Group = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
+    seed: options.Seed = 0,
     json: Json = False,
 ) -> None:
     """Look at data before training: counts, sizes, colours, targets, duplicates, bad files.

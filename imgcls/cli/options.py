@@ -48,6 +48,12 @@ Group = Annotated[
     str | None,
     typer.Option(metavar="FIELD", help="The field whose values divide the images into groups."),
 ]
+Name = Annotated[str | None, typer.Option(help="The model's name; the dataset's if left out.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")]
+Baseline = Annotated[bool, typer.Option("--baseline", help="Protect the model from removal.")]
+Activate = Annotated[
+    bool, typer.Option("--activate", help="Make the model the active one when it is done.")
+]
 Track = Annotated[
     list[str] | None,
     typer.Option(

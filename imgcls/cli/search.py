@@ -26,9 +26,7 @@ def search(
     trials: Annotated[
         int | None, typer.Option(min=1, help="At most so many trials.", show_default=False)
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="The model's name; the dataset's if left out.")
-    ] = None,
+    name: options.Name = None,
     pattern: options.Pattern = None,
     table: options.Table = None,
     target: options.Target = None,
@@ -36,13 +34,9 @@ def search(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget an earlier search of this name.")
     ] = False,
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="Protect the model from removal.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
-    activate: Annotated[
-        bool, typer.Option("--activate", help="Make the model the active one when it is done.")
-    ] = False,
+    baseline: options.Baseline = False,
+    seed: options.Seed = 0,
+    activate: options.Activate = False,
     track: Track = None,
     json: Json = False,
 ) -> None:

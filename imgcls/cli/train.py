@@ -44,9 +44,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="The model's name; the dataset's if left out.")
-    ] = None,
+    name: options.Name = None,
     pattern: options.Pattern = None,
     table: options.Table = None,
     target: options.Target = None,
@@ -61,13 +59,9 @@ def train(
         float | None,
         typer.Option(metavar="SECONDS", min=1, help="Give up after that; at most 30 days."),
     ] = None,
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="Protect the model from removal.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")] = 0,
-    activate: Annotated[
-        bool, typer.Option("--activate", help="Make the model the active one when it is done.")
-    ] = False,
+    baseline: options.Baseline = False,
+    seed: options.Seed = 0,
+    activate: options.Activate = False,
     track: Track = None,
     resume: Annotated[
         str | None,
