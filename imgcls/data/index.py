@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgcls.data.entries import Entries
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS, Layout
 from imgcls.data.measure import NUMBERS, Measures
+from imgcls.data.pixelwise import CELLS
 from imgcls.data.splits import assign_splits
+from imgcls.data.twins import with_twins
 from imgcls.errors import BadDataset
 from imgcls.images import FORMATS, Pixels
 
@@ -32,8 +35,11 @@ _ADDED = [
     pa.field("weight", pa.float64()),
     pa.field("group", pa.string()),
     pa.field("blur", pa.float32()),
+    pa.field("cells", pa.binary(CELLS)),
+    pa.field("twins", pa.string()),
 ]
-"""What fields of names or of a table say, and sharpness; indexes of before have not got them."""
+"""What indexes of before have not got: fields of names or of a table, sharpness, the picture in
+grey cells, and one content hash for all pictures that look the same."""
 
 SCHEMA = pa.schema(
     [
@@ -86,6 +92,8 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         "weight": layout.weights or pa.nulls(len(bad), pa.float64()),
         "group": layout.groups or pa.nulls(len(bad), pa.string()),
         "blur": pa.array(found.blur, pa.float32(), mask=bad),
+        "cells": _binary(found.cells, bad),
+        "twins": pa.nulls(len(bad), pa.string()),
     }
     for name in NUMBERS[NUMBERS.index("width") :]:
         values = found.column(name)
@@ -93,7 +101,14 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         values = values.view(np.uint64) if kind == pa.uint64() else values.astype(np.int32)
         columns[name] = pa.array(values, kind, mask=bad)
     table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-    return table.take(pa.array(_path_order(layout.paths)))
+    return with_twins(table.take(pa.array(_path_order(layout.paths))))
+
+
+def _binary(rows: npt.NDArray[np.uint8], null: npt.NDArray[np.bool_]) -> pa.Array:
+    """Bytes `[n, k]` as a column."""
+    valid = pa.array(~null).buffers()[1]
+    buffers = [valid, pa.py_buffer(rows.tobytes())]
+    return pa.Array.from_buffers(pa.binary(rows.shape[1]), len(rows), buffers)
 
 
 def _named(codes: Pixels) -> pa.Array:
@@ -155,10 +170,8 @@ def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
     split_codes = {name: code for code, name in enumerate(SPLITS)}
     given = np.array([split_codes.get(name, -1) for name in index["given_split"].to_pylist()])
     readable = index["error"].is_null().to_pylist()
-    hashes = [
-        value if good else None
-        for value, good in zip(index["content_hash"].to_pylist(), readable, strict=True)
-    ]
+    alike = pc.coalesce(index["twins"], index["content_hash"]).to_pylist()
+    hashes = [value if good else None for value, good in zip(alike, readable, strict=True)]
     assigned = assign_splits(strata, given.astype(np.int64), hashes, seed)
     column = pa.array(np.array(SPLITS)[assigned], pa.string())
     return index.add_column(2, pa.field("split", pa.string(), nullable=False), column)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgcls.data.entries import Entries, Ints
-from imgcls.data.pixelwise import statistics
+from imgcls.data.pixelwise import CELLS, statistics
 from imgcls.data.reader import Reader
 from imgcls.errors import BadImage
 from imgcls.images import FORMATS, Pixels, decode, probe
@@ -45,6 +45,8 @@ class Measures:
     error."""
     blur: npt.NDArray[np.float32]
     """`[n]`: variance of the Laplacian of grey, as in `pixelwise.py`; low without sharp edges."""
+    cells: Pixels
+    """`uint8 [n, 72]`: the picture in 8 rows of 9 grey cells; zeros where there is an error."""
     content_hash: Pixels
     """`uint8 [n, 20]`: BLAKE2b-160 of the encoded bytes; zeros where they could not be read."""
     format: Pixels
@@ -66,6 +68,7 @@ def measure(reader: Reader, entries: Entries, max_pixels: int) -> Measures:
     found = Measures(
         np.zeros((count, len(NUMBERS)), np.int64),
         np.zeros(count, np.float32),
+        np.zeros((count, CELLS), np.uint8),
         np.zeros((count, HASH_BYTES), np.uint8),
         np.zeros(count, np.uint8),
         {},
@@ -143,7 +146,7 @@ def _fill(found: Measures, rows: list[int], pixels: Pixels) -> None:
     table[:, 0], table[:, 1], table[:, 2] = width, height, figures.phash.view(np.int64)
     table[:, 3:6], table[:, 6:9] = figures.sums, figures.squares
     found.numbers[rows, _WIDTH:] = table
-    found.blur[rows] = figures.blur
+    found.blur[rows], found.cells[rows] = figures.blur, figures.cells
 
 
 def _code(name: str) -> int:
@@ -160,6 +163,7 @@ def join(parts: Sequence[Measures]) -> Measures:
     return Measures(
         np.concatenate([part.numbers for part in parts]),
         np.concatenate([part.blur for part in parts]),
+        np.concatenate([part.cells for part in parts]),
         np.concatenate([part.content_hash for part in parts]),
         np.concatenate([part.format for part in parts]),
         errors,

@@ -10,6 +10,7 @@ import numpy as np
 
 from imgcls.data.entries import Entries, make_entries
 from imgcls.data.measure import HASH_BYTES, NUMBERS, Measures
+from imgcls.data.pixelwise import CELLS
 
 Message = tuple[dict[str, Any], bytes]
 _LENGTH = 8
@@ -57,7 +58,7 @@ def to_entries(head: dict[str, Any], block: bytes) -> Entries:
 
 def of_measures(found: Measures) -> Message:
     """What was found in a chunk."""
-    columns = (found.numbers, found.blur, found.content_hash, found.format)
+    columns = (found.numbers, found.blur, found.cells, found.content_hash, found.format)
     head = {"rows": len(found), "error": list(found.error.items())}
     return head, b"".join(column.tobytes() for column in columns)
 
@@ -75,6 +76,7 @@ def to_measures(head: dict[str, Any], block: bytes) -> Measures:
     return Measures(
         column(np.int64, len(NUMBERS)),
         column(np.float32),
+        column(np.uint8, CELLS),
         column(np.uint8, HASH_BYTES),
         column(np.uint8),
         dict(head["error"]),

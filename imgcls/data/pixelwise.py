@@ -1,4 +1,4 @@
-"""Figures of decoded pictures, a stack of one shape at a time: channel sums, dHash, sharpness.
+"""Figures of decoded pictures, a stack of one shape at a time: sums, dHash, cells, sharpness.
 
 All of it is sums of whole numbers, in floats that hold them exactly: neither the order of the sums
 nor the machine can change a result.
@@ -15,6 +15,7 @@ from imgcls.images import Pixels
 Floats = npt.NDArray[np.float64]
 
 _ROWS, _COLUMNS = 8, 9
+CELLS = _ROWS * _COLUMNS
 _STRIP = 256
 """Rows added up in float32: 256 x 255 squared is the most that stays exact (below 2 to the 24)."""
 _SMALL = 96 * 96
@@ -36,6 +37,9 @@ class Figures(NamedTuple):
     """`[n]`: 64-bit dHash (N. Krawetz, "Kind of Like That", hackerfactor.com, 2013). Grey levels
     (0.299 R + 0.587 G + 0.114 B) averaged over 8 x 9 cells, a bit for every cell brighter than its
     left neighbour, row by row, the first bit the highest. Alike pictures differ in few bits."""
+    cells: Pixels
+    """`[n, 72]`: those grey levels, 0 to 255: they tell pictures that are alike from those that
+    only hash alike."""
     blur: npt.NDArray[np.float32]
     """`[n]`: variance of the Laplacian of grey, 0 to 255, over the pixels that have four
     neighbours, in full resolution and in at most 64 rows (Pech-Pacheco et al., "Diatom
@@ -51,7 +55,10 @@ def statistics(stack: Pixels) -> Figures:
     sums = _by_channel(np.add.reduce(bands, axis=1))
     if height < _ROWS:  # a cell needs a row of its own: low pictures are stretched
         bands = stack[:, _edges(height)[:-1]].astype(np.float64).reshape(bands.shape)
-    return Figures(sums, _by_channel(squares), _dhash(bands), _sharpness(stack))
+    cells = _cells(bands)
+    heights = np.maximum(np.diff(_edges(height)), 1)[:, None] * 1000.0
+    grey = np.rint(cells / heights).astype(np.uint8).reshape(len(stack), CELLS)
+    return Figures(sums, _by_channel(squares), _dhash(cells), grey, _sharpness(stack))
 
 
 def _edges(height: int) -> list[int]:
@@ -105,8 +112,9 @@ def _grey(colours: npt.NDArray[Any], weights: tuple[int, int, int]) -> npt.NDArr
     return grey
 
 
-def _dhash(bands: Floats) -> npt.NDArray[np.uint64]:
-    """From sums over bands of rows, `[n, 8, W * 3]`; all cells of a band have its height."""
+def _cells(bands: Floats) -> Floats:
+    """Grey `[n, 8, 9]`, times 1,000 and the height of a band, from sums over bands of rows
+    `[n, 8, W * 3]`."""
     count, _, width = bands.shape
     grey = _grey(bands.reshape(-1), (299, 587, 114)).reshape(count, _ROWS, width // 3)
     width //= 3
@@ -114,10 +122,15 @@ def _dhash(bands: Floats) -> npt.NDArray[np.uint64]:
         grey = grey[:, :, np.arange(_COLUMNS) * width // _COLUMNS]
         width = _COLUMNS
     members = _membership(width, _COLUMNS)
-    cells = grey @ members.astype(np.float64) / members.sum(axis=0)
+    cells: Floats = grey @ members.astype(np.float64) / members.sum(axis=0)
+    return cells
+
+
+def _dhash(cells: Floats) -> npt.NDArray[np.uint64]:
+    """All cells of a band have its height, so that their sums compare as their means do."""
     bits = cells[:, :, 1:] > cells[:, :, :-1]
-    packed = np.packbits(bits.reshape(count, 64), axis=1)
-    return packed.view(">u8").reshape(count).astype(np.uint64)
+    packed = np.packbits(bits.reshape(len(cells), 64), axis=1)
+    return packed.view(">u8").reshape(len(cells)).astype(np.uint64)
 
 
 def _sharpness(stack: Pixels) -> npt.NDArray[np.float32]:

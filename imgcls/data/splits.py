@@ -1,8 +1,8 @@
 """Splits: which images train a model, which select it, which measure it.
 
 Given splits are kept. What is missing is carved out of the rest: 15% for `test`, 10% for `val`,
-class by class. Exact duplicates stay together, so that no test image has been trained on. The
-choice depends on the seed and the content hashes alone, not on names or order.
+class by class. Pictures that are or look the same stay together, so that no test image has been
+trained on. The choice depends on the seed and the content hashes alone, not on names or order.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def assign_splits(
     """Split codes (0 train, 1 val, 2 test) of `[n]` images.
 
     `labels` are class codes; `given` holds split codes, -1 where no folder states one; `hashes`
-    are content hashes, None for images that could not be read: those stay in `train`, or where
-    they were given.
+    are content hashes, one for all pictures that look the same, None for images that could not be
+    read: those stay in `train`, or where they were given.
 
     A class with three different images or more has one in every split; with two, the second goes
     to `test` where that is missing, else to `val`; a single one trains.

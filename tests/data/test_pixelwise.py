@@ -56,3 +56,10 @@ def test_a_blurred_picture_is_less_sharp_and_looks_alike():
     found = statistics(np.stack([np.asarray(picture), np.asarray(soft)]))
     assert found.blur[1] < found.blur[0] / 3
     assert int(found.phash[0] ^ found.phash[1]).bit_count() < 10
+
+
+def test_cells_are_means_of_grey():
+    stack = noise(3, 40, 45)
+    grey = (stack @ np.array([299, 587, 114]) / 1000).reshape(3, 8, 5, 9, 5).mean(axis=(2, 4))
+    assert (np.abs(statistics(stack).cells - grey.reshape(3, 72)) <= 0.5).all()
+    assert (statistics(np.full((1, 3, 2, 3), 200, np.uint8)).cells == 200).all()
