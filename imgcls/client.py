@@ -162,6 +162,10 @@ class Client:
 
         return Profile.model_validate(self._post("/eda", slow=True, dataset=dataset))
 
+    def eda_report(self, dataset: str) -> bytes:
+        """The profile, samples and findings of a stored dataset as HTML."""
+        return self._send("/eda_report", True, json={"dataset": dataset}).content
+
     def samples(
         self,
         dataset: str,

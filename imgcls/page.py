@@ -8,6 +8,10 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
+_HARMLESS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""Not printable by Unicode's categories; words and emoji have them."""
+_INVISIBLE = "\N{REPLACEMENT CHARACTER}"
+
 
 def document(title: str, parts: Iterable[str], style: str = "") -> str:
     """A page of HTML `parts`, empty ones left out; `style` is added to the common style."""
@@ -15,11 +19,17 @@ def document(title: str, parts: Iterable[str], style: str = "") -> str:
     return _PAGE.format(title=html.escape(title), style=_STYLE + style, body=body)
 
 
+def text(value: object) -> str:
+    """Text as HTML: escaped, characters that act unseen made visible, its direction its own."""
+    shown = "".join(c if c.isprintable() or c in _HARMLESS else _INVISIBLE for c in str(value))
+    return f"<bdi>{html.escape(shown)}</bdi>"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
     """A table of plain text; `kind` is its class: `numbers` are set to the right, `facts` not."""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    head = "".join(f"<th>{text(column)}</th>" for column in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -31,7 +41,7 @@ def data_url(content: bytes, kind: str = "png") -> str:
 
 def tile(name: str, value: str, note: str = "") -> str:
     """A figure in large letters."""
-    shown = (html.escape(text) for text in (name, value, note))
+    shown = (text(part) for part in (name, value, note))
     return "<div class=tile><span>{}</span><b>{}</b><small>{}</small></div>".format(*shown)
 
 

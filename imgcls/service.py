@@ -224,6 +224,10 @@ class SamplesAnswer(FileAnswer):
     media_types: ClassVar[tuple[str, ...]] = ("image/png",)
 
 
+class PageAnswer(FileAnswer):
+    media_types: ClassVar[tuple[str, ...]] = ("text/html",)
+
+
 class DiffRequest(JsonRequest):
     old: DatasetTag
     new: DatasetTag
@@ -384,6 +388,11 @@ class ImageClassifier:
     async def eda(self, dataset: str) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
         return await heavily(_profile, dataset)
+
+    @endpoint("/eda_report", DatasetRequest, PageAnswer, role="manage")
+    async def eda_report(self, dataset: str) -> Response:
+        """The profile, samples of each class and all findings as one page of HTML."""
+        return await heavily(_page, dataset)
 
     @endpoint("/samples", SamplesRequest, SamplesAnswer, role="manage")
     async def samples(
@@ -648,6 +657,16 @@ def _dataset_store() -> "DatasetStore":
     from imgcls.data import DatasetStore  # Arrow is heavy, and predictions never need it
 
     return DatasetStore()
+
+
+def _page(tag: str) -> Response:
+    from imgcls.eda import profile
+    from imgcls.eda.html import page
+    from imgcls.findings import find
+
+    with _dataset_store().open(tag) as dataset:
+        written = page(dataset, profile(dataset), find(dataset))
+    return Response(written, media_type="text/html")
 
 
 def _samples(tag: str, label: str | None, split: str | None, count: int, seed: int) -> Response:

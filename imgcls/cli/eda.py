@@ -1,6 +1,9 @@
 """`imgcls eda`: what is in the data."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from imgcls import console
 from imgcls.cli import options
@@ -25,6 +28,10 @@ def eda(
     where: options.Where = None,
     group: options.Group = None,
     seed: options.Seed = 0,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with plots, samples and findings."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Look at data before training: counts, sizes, colours, targets, duplicates, bad files.
@@ -33,6 +40,7 @@ def eda(
 
         imgcls eda photos.zip
         imgcls eda photos/ --json
+        imgcls eda photos.zip --html photos.html
         imgcls eda faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate --where 'votes>=5'
     """
     from imgcls.cli.data import open_data
@@ -41,8 +49,16 @@ def eda(
     read_as = options.labelling(pattern, target, where, group)
     with open_data(data, seed, read_as, table) as dataset:
         found = profile(dataset)
+        if html is not None:
+            from imgcls.eda.html import page
+            from imgcls.findings import find
+
+            written = page(dataset, found, find(dataset))
+            html.write_text(written, encoding="utf-8")
     if json:
         console.show_json(found)
+    elif html is not None:
+        console.show(f"wrote {html}")
     else:
         console.show(*profile_tables(found))
 

@@ -1,6 +1,8 @@
 """Exploratory data analysis: what a dataset holds, from its index alone.
 
     types -> statistics, targets -> duplicates -> report
+    samples -> sheets
+    charts, samples -> pictures -> faults -> html
 
 `profile` is loaded when it is first used, so that a server that only states its type needs no
 NumPy for it.
