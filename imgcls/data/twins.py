@@ -59,6 +59,10 @@ class Pairs:
         keep = self.confidence >= sure
         return Pairs(self.first[keep], self.second[keep], self.confidence[keep])
 
+    def at(self, rows: Ints) -> "Pairs":
+        """The same pairs, where these are rows `rows` of another index."""
+        return Pairs(rows[self.first], rows[self.second], self.confidence)
+
 
 def find_twins(index: pa.Table) -> Pairs:
     """Pairs that connect all twins among the rows of an index.

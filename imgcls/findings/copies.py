@@ -1,40 +1,156 @@
 """Copies: one picture in several files, and whether that makes a dataset lie.
 
 A copy in another split lets a model be tested on what it was trained on; a copy under another
-label teaches it both.
+label teaches it both. Copies have the very same bytes, or look the same (`imgcls.data.twins`).
 """
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from imgcls.findings.types import LISTED, Finding, Kind
+from imgcls.data.twins import SURE, Pairs, components, find_twins
+from imgcls.findings.types import LISTED, Finding, Fix, Kind
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from imgcls.data import Dataset
 
+Ints = npt.NDArray[np.int64]
 
-def find_copies(dataset: "Dataset") -> list[Finding]:
-    """Groups of readable images with the very same bytes."""
-    index = dataset.index.filter(dataset.index["error"].is_null())
-    content = index["content_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
-    order = np.argsort(content, kind="stable")
-    paths = index["path"].to_pylist()
-    labels = index["label" if dataset.task == "classification" else "target"].to_pylist()
-    splits = index["split"].to_pylist()
-    found = []
-    for rows in np.split(order, np.flatnonzero(np.diff(content[order])) + 1):
-        if len(rows) < 2:
-            continue
-        members = rows.tolist()
-        under = sorted({str(labels[row]) for row in members})
-        inside = sorted({splits[row] for row in members})
-        kind: Kind = "exact_duplicate"
-        message = f"{len(members)} files hold the same bytes."
-        if len(under) > 1:
-            kind, message = "label_conflict", f"One image is labelled {' and '.join(under[:5])}."
+_HELD_OUT = ("train", "val", "test")
+"""A copy stays where it is the most precious: test figures stay comparable."""
+_SIDES = ("width", "height")
+_LABELS = 20
+"""Of one picture, that are looked at in pairs."""
+_SPREAD = 0.1
+"""Of targets, in their standard deviations, that copies may have without contradiction."""
+
+
+class Copies:
+    """Groups of readable images that are one picture."""
+
+    def __init__(self, dataset: "Dataset") -> None:
+        index = dataset.index
+        self._dataset = dataset
+        readable = index["error"].is_null().to_numpy()
+        content = index["content_hash"].combine_chunks().dictionary_encode()
+        self._content = content.indices.fill_null(-1).to_numpy()
+        self.groups = _groups(index, readable, self._content)
+        self._paths = index["path"].to_pylist()
+        self._labels = index["label" if dataset.task == "classification" else "target"].to_pylist()
+        self._splits = index["split"].to_pylist()
+        sides = (index[name].fill_null(0).to_numpy().astype(np.int64) for name in _SIDES)
+        self._pixels = np.prod(list(sides), axis=0)
+        self._tolerance = 0.0
+        if dataset.task == "regression":
+            self._tolerance = _SPREAD * float(np.std(np.array(self._labels)[readable]))
+
+    def shared(self) -> dict[tuple[str, str], int]:
+        """How many pictures lie surely under both of two labels, by the labels in order."""
+        found: Counter[tuple[str, str]] = Counter()
+        if self._dataset.task == "regression":
+            return found
+        for group in self.groups:
+            if group.confidence >= SURE:
+                labels = sorted({self._labels[row] for row in group.rows})
+                found.update(combinations(labels[:_LABELS], 2))
+        return found
+
+    def findings(self, merged: Mapping[str, str]) -> Iterator[Finding]:
+        """One for each group. `merged` are labels that stand for others: they contradict none."""
+        for group in self.groups:
+            yield self._finding(group, merged)
+
+    def _finding(self, group: "_Group", merged: Mapping[str, str]) -> Finding:
+        rows = group.rows
+        exact = len({self._content[row] for row in rows}) == 1
+        labels = [merged.get(self._labels[row], self._labels[row]) for row in rows]
+        splits = [self._splits[row] for row in rows]
+        what = "The same image" if exact else "The same picture"
+        if group.confidence < SURE:
+            what = "A picture that looks nearly the same"
+        kind: Kind = "exact_duplicate" if exact else "near_duplicate"
+        message = f"{what} is in {len(rows):,} files."
+        inside = sorted(set(splits), key=_HELD_OUT.index)
+        if self._contradict(labels):
+            kind = "label_conflict"
+            under = ", ".join(str(label) for label in sorted(set(labels))[:5])
+            message = f"{what} is labelled {under}."
         elif len(inside) > 1:
-            kind, message = "leak", f"One image lies in {' and '.join(inside)}."
-        listed = [paths[row] for row in members[:LISTED]]
-        found.append(Finding(kind=kind, paths=listed, confidence=1, message=message))
-    return found
+            kind = "leak"
+            message = f"{what} is in {' and '.join(inside)}."
+        return Finding(
+            kind=kind,
+            paths=[self._paths[row] for row in rows[:LISTED]],
+            confidence=round(group.confidence, 3),
+            message=message,
+            fix=self._fix(kind, group, labels, splits),
+        )
+
+    def _contradict(self, labels: list[str] | list[float]) -> bool:
+        if self._dataset.task == "classification":
+            return len(set(labels)) > 1
+        targets = np.array(labels, dtype=np.float64)
+        return float(np.ptp(targets)) > self._tolerance
+
+    def _fix(self, kind: Kind, group: "_Group", labels: list[str], splits: list[str]) -> Fix | None:
+        """One copy stays: in the split that measures, and the largest; of contradicting labels the
+        one that most copies have, else none stays. What is not sure loses no image."""
+        rows = group.rows
+        if group.confidence < SURE:
+            if kind != "leak":
+                return None
+            to = max(splits, key=_HELD_OUT.index)
+            others = [row for row, split in zip(rows, splits, strict=True) if split != to]
+            return Fix(action="move", paths=[self._paths[row] for row in others], value=to)
+        keep = list(range(len(rows)))
+        if kind == "label_conflict":
+            [(label, most), *rest] = Counter(labels).most_common()
+            tie = self._dataset.task == "regression" or (rest and rest[0][1] == most)
+            keep = [] if tie else [at for at in keep if labels[at] == label]
+        best = max(
+            keep,
+            key=lambda at: (_HELD_OUT.index(splits[at]), self._pixels[rows[at]], -at),
+            default=None,
+        )
+        gone = [self._paths[row] for at, row in enumerate(rows) if at != best]
+        return Fix(action="drop", paths=gone)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    rows: list[int]
+    """In path order."""
+    confidence: float
+    """Of the pair that it hangs together by least; 1 for equal bytes."""
+
+
+def _groups(index: "pa.Table", readable: npt.NDArray[np.bool_], content: Ints) -> list[_Group]:
+    """First all that are surely one picture, then those of them that perhaps are."""
+    # Whoever has no twin was found to have none when the index was built.
+    rows = np.flatnonzero(readable & index["twins"].is_valid().to_numpy())
+    pairs = find_twins(index.take(rows)).at(rows)
+    _, first, inverse = np.unique(content, return_index=True, return_inverse=True)
+    head = np.where(readable, first[inverse], np.arange(len(index)))
+    sure = components(len(index), pairs.of(SURE))
+    groups = _connected(sure[head], sure, pairs.of(SURE), 1.0)
+    between = sure[pairs.first] != sure[pairs.second]
+    unsure = Pairs(pairs.first[between], pairs.second[between], pairs.confidence[between])
+    loose = components(len(index), pairs)
+    perhaps = _connected(loose[head], loose, unsure, SURE)
+    return groups + [group for group in perhaps if group.confidence < SURE]
+
+
+def _connected(root: Ints, of_pair: Ints, pairs: Pairs, most: float) -> list[_Group]:
+    """Rows of each root with two and more."""
+    weakest = np.full(len(root), most)
+    np.minimum.at(weakest, of_pair[pairs.first], pairs.confidence)
+    order = np.argsort(root, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(root[order])) + 1)
+    return [_Group(part.tolist(), float(weakest[root[part[0]]])) for part in parts if len(part) > 1]

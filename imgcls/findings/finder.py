@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from imgcls.findings.copies import find_copies
+from imgcls.data.twins import SURE
+from imgcls.findings.classes import find_similar_classes
+from imgcls.findings.copies import Copies
+from imgcls.findings.outliers import find_outliers
 from imgcls.findings.types import Finding, Fix
 
 if TYPE_CHECKING:
@@ -10,9 +13,37 @@ if TYPE_CHECKING:
 
 
 def find(dataset: "Dataset") -> list[Finding]:
-    """Faults of all images, sorted by confidence, the surest first."""
-    found = [*_unreadable(dataset), *find_copies(dataset)]
+    """Faults of all images, sorted by confidence, the surest first.
+
+    Likely wrong labels are not among them: they need a fit (`training.mislabelled`).
+    """
+    copies = Copies(dataset)
+    classes = list(find_similar_classes(dataset, copies.shared()))
+    found = [
+        *_unreadable(dataset),
+        *copies.findings(_merged(classes)),
+        *classes,
+        *find_outliers(dataset),
+    ]
     return sorted(found, key=lambda finding: -finding.confidence)
+
+
+def _merged(classes: list[Finding]) -> dict[str, str]:
+    """By label, the one that surely stands for the same class."""
+    found: dict[str, str] = {}
+    for finding in classes:
+        if finding.fix is not None and finding.confidence >= SURE:
+            found.setdefault(finding.fix.paths[0], finding.fix.value or "")
+    return {label: _end(label, found) for label in found}
+
+
+def _end(label: str, merged: dict[str, str]) -> str:
+    """Where merges lead: a class may go into one that goes itself."""
+    seen = set()
+    while label in merged and label not in seen:
+        seen.add(label)
+        label = merged[label]
+    return label
 
 
 def _unreadable(dataset: "Dataset") -> list[Finding]:
