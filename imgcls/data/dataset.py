@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from imgcls.card import DatasetLineage
 from imgcls.data.entries import Kind
-from imgcls.data.index import with_splits
+from imgcls.data.index import positions, with_splits
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.reader import Reader
@@ -67,10 +67,7 @@ class Dataset:
         if self.task == "regression":
             self._targets = self.index["target"].to_numpy().astype(np.float32)
         else:
-            codes = {label: code for code, label in enumerate(self.labels)}
-            self._targets = np.array(
-                [codes.get(label, -1) for label in self.index["label"].to_pylist()], np.int64
-            )
+            self._targets = positions(self.index["label"], self.labels)
         readable = self.index["error"].is_null().to_numpy()
         split = self.index["split"].to_numpy()
         self._rows = {name: np.flatnonzero(readable & (split == name)) for name in SPLITS}

@@ -81,7 +81,7 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         "format": _named(found.format),
         "bytes": found.column("bytes"),
         "content_hash": _hex(found.content_hash),
-        "error": pa.array([found.error.get(row) for row in range(len(bad))], pa.string()),
+        "error": _sparse(found.error, len(bad)),
         "offset": found.column("offset"),
         "packed": entries.packed,
         "size": entries.size,
@@ -101,7 +101,7 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         values = values.view(np.uint64) if kind == pa.uint64() else values.astype(np.int32)
         columns[name] = pa.array(values, kind, mask=bad)
     table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-    return with_twins(table.take(pa.array(_path_order(layout.paths))))
+    return with_twins(table.take(pc.sort_indices(table["path"])))
 
 
 def _binary(rows: npt.NDArray[np.uint8], null: npt.NDArray[np.bool_]) -> pa.Array:
@@ -127,15 +127,20 @@ def _hex(hashes: Pixels) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(hashes), buffers)
 
 
-def _path_order(paths: list[str]) -> npt.NDArray[np.int64]:
-    return np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
+def _sparse(texts: dict[int, str], count: int) -> pa.Array:
+    """The texts at their places, nulls elsewhere."""
+    at = np.full(count, -1, np.int64)
+    at[list(texts)] = np.arange(len(texts))
+    return pa.array(list(texts.values()), pa.string()).take(pa.array(at, mask=at < 0))
 
 
 def content_version(index: pa.Table, labelling: Labelling) -> str:
     """First 12 hex digits of the BLAKE2b of all (path, label, given split, content hash), and of
     the labelling where it is not that by folders."""
-    columns = (index[name].to_pylist() for name in ("path", "label", "given_split", "content_hash"))
-    lines = sorted("\0".join(value or "" for value in row) for row in zip(*columns, strict=True))
+    columns = (index[name] for name in ("path", "label", "given_split", "content_hash"))
+    missing = {"null_handling": "replace", "null_replacement": ""}
+    joined = pc.binary_join_element_wise(*columns, "\0", **missing)
+    lines = joined.take(pc.sort_indices(joined)).to_pylist()
     if labelling != FOLDERS:
         lines.append(labelling.model_dump_json())
     return hashlib.blake2b("\n".join(lines).encode("utf-8"), digest_size=20).hexdigest()[:12]
@@ -148,7 +153,7 @@ def class_names(index: pa.Table, labelling: Labelling) -> list[str]:
     """
     readable = index.filter(index["error"].is_null())
     labels = sorted(set(readable["label"].unique().to_pylist()))
-    first = next((error for error in index["error"].to_pylist() if error), "none")
+    first = next(iter(index["error"].drop_null().slice(0, 1).to_pylist()), "none")
     if labelling.target is not None:
         if not len(readable):
             raise BadDataset(
@@ -167,13 +172,12 @@ def class_names(index: pa.Table, labelling: Labelling) -> list[str]:
 def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
     """The index with a `split` column behind `label`, in place of the given splits."""
     strata = _strata(index, labels)
-    split_codes = {name: code for code, name in enumerate(SPLITS)}
-    given = np.array([split_codes.get(name, -1) for name in index["given_split"].to_pylist()])
+    given = positions(index["given_split"], SPLITS)
     readable = index["error"].is_null().to_pylist()
     alike = pc.coalesce(index["twins"], index["content_hash"]).to_pylist()
     hashes = [value if good else None for value, good in zip(alike, readable, strict=True)]
-    assigned = assign_splits(strata, given.astype(np.int64), hashes, seed)
-    column = pa.array(np.array(SPLITS)[assigned], pa.string())
+    assigned = assign_splits(strata, given, hashes, seed)
+    column = pa.array(SPLITS, pa.string()).take(pa.array(assigned))
     return index.add_column(2, pa.field("split", pa.string(), nullable=False), column)
 
 
@@ -183,14 +187,32 @@ def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
     encoded = index["group"].combine_chunks().dictionary_encode()
     groups = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
     if labels:
-        codes = {label: code for code, label in enumerate(labels)}
-        strata = np.array([codes.get(label, -1) for label in index["label"].to_pylist()], np.int64)
+        strata = positions(index["label"], labels)
     else:
         targets = index["target"].to_numpy()
         bins = int(np.clip(len(targets) // (_BIN * (groups.max() + 1)), 1, _BINS))
         edges = np.quantile(targets, np.linspace(0, 1, bins + 1)[1:-1])
         strata = np.searchsorted(edges, targets, side="right").astype(np.int64)
     return np.where(strata < 0, -1, strata + (strata.max() + 1) * groups)
+
+
+def positions(column: pa.ChunkedArray, values: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Where each text of a column stands in `values`; -1 for those that do not."""
+    found = pc.index_in(column, value_set=pa.array(values, pa.string())).fill_null(-1)
+    return np.asarray(found.to_numpy()).astype(np.int64)
+
+
+def brightness(index: pa.Table) -> npt.NDArray[np.float64]:
+    """Mean grey of each image, 0 to 255 (ITU-R BT.601); nan of those that cannot be read."""
+    weights = {"sum_r": 0.299, "sum_g": 0.587, "sum_b": 0.114}
+    grey = sum(weight * _floats(index[name]) for name, weight in weights.items())
+    mean: npt.NDArray[np.float64] = grey / (_floats(index["width"]) * _floats(index["height"]))
+    return mean
+
+
+def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = column.cast(pa.float64()).fill_null(float("nan")).to_numpy()
+    return values
 
 
 def write_index(index: pa.Table, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Exploratory data analysis: what a dataset holds, from its index alone.
 
-    types -> statistics, targets -> duplicates -> report
+    types -> histograms -> statistics, targets -> duplicates -> report
     samples -> sheets
     charts, samples -> pictures -> faults -> html
 
@@ -16,6 +16,7 @@ from imgcls.eda.types import (
     GroupStats,
     Profile,
     Range,
+    Spread,
     TargetStats,
     Unreadable,
     UnreadableImage,
@@ -30,6 +31,7 @@ __all__ = [
     "GroupStats",
     "Profile",
     "Range",
+    "Spread",
     "TargetStats",
     "Unreadable",
     "UnreadableImage",

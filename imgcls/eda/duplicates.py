@@ -4,6 +4,7 @@ A copy in another split lets a model be tested on what it was trained on; a copy
 label teaches it both. Pictures that only look alike are not looked for here.
 """
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,18 +36,21 @@ def find_duplicates(dataset: "Dataset") -> Duplicates:
         across_splits = len(np.unique(splits[rows])) > 1
         found.append((not across_labels, not across_splits, int(rows[0]), rows))
     found.sort(key=lambda group: group[:3])
-    groups = []
-    for same_label, same_split, first, rows in found[:LISTED]:
-        table = index.take(rows[:LISTED]).select(["path", "label", "split"])
-        groups.append(
-            DuplicateGroup(
-                content_hash=dataset.content_hash(first) or "",
-                images=len(rows),
-                across_splits=not same_split,
-                across_labels=not same_label,
-                files=[DuplicateFile(**row) for row in table.to_pylist()],
-            )
+    listed = found[:LISTED]
+    # One look-up for all groups: one for each would take most of the time.
+    shown = [rows[:LISTED] for *_, rows in listed]
+    table = index.take(np.concatenate(shown)) if shown else index.slice(0, 0)
+    files = iter(table.select(["path", "label", "split"]).to_pylist())
+    groups = [
+        DuplicateGroup(
+            content_hash=dataset.content_hash(first) or "",
+            images=len(rows),
+            across_splits=not same_split,
+            across_labels=not same_label,
+            files=[DuplicateFile(**row) for row in islice(files, len(rows[:LISTED]))],
         )
+        for same_label, same_split, first, rows in listed
+    ]
     return Duplicates(
         total=len(found),
         images=sum(len(rows) - 1 for *_, rows in found),

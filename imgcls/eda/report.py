@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from imgcls.data.index import positions
 from imgcls.data.layout import SPLITS
 from imgcls.eda.duplicates import LISTED, find_duplicates
+from imgcls.eda.histograms import Histograms
 from imgcls.eda.statistics import Columns, group_stats
 from imgcls.eda.targets import target_stats
 from imgcls.eda.types import Profile, Size, Sizes, Unreadable, UnreadableImage
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 def profile(dataset: "Dataset") -> Profile:
     """Statistics overall, by split, by class and by both; duplicates; unreadable files."""
     columns = Columns(dataset.index)
+    bins = Histograms(columns)
     labels = []
     if dataset.task == "classification":
         labels = sorted(dataset.index["label"].unique().to_pylist())
@@ -33,13 +36,14 @@ def profile(dataset: "Dataset") -> Profile:
         tag=dataset.tag,
         seed=dataset.seed,
         labels=dataset.labels,
-        overall=group_stats(columns, np.arange(len(dataset))),
-        splits={split: group_stats(columns, rows) for split, rows in by_split.items()},
-        classes={label: group_stats(columns, rows) for label, rows in by_class.items()},
+        overall=group_stats(columns, np.arange(len(dataset)), bins),
+        splits={split: group_stats(columns, rows, bins) for split, rows in by_split.items()},
+        classes={label: group_stats(columns, rows, bins) for label, rows in by_class.items()},
         split_classes={
             split: {label: group_stats(columns, rows) for label, rows in by_label.items()}
             for split, by_label in cells.items()
         },
+        edges=bins.edges,
         sizes=_sizes(columns),
         target=target_stats(dataset) if dataset.task == "regression" else None,
         duplicates=find_duplicates(dataset),
@@ -51,10 +55,9 @@ def _cells(dataset: "Dataset", labels: list[str]) -> dict[str, dict[str, npt.NDA
     """Row numbers by split, then by label; without labels, splits alone."""
     if not labels:
         return {split: {} for split in SPLITS}
-    label_at = {label: at for at, label in enumerate(labels)}
     split_at = {split: at for at, split in enumerate(SPLITS)}
-    cell = np.array([split_at[s] for s in dataset.index["split"].to_pylist()]) * len(labels)
-    cell += np.array([label_at[label] for label in dataset.index["label"].to_pylist()])
+    cell = positions(dataset.index["split"], SPLITS) * len(labels)
+    cell += positions(dataset.index["label"], labels)
     order = np.argsort(cell, kind="stable")
     bounds = np.searchsorted(cell[order], np.arange(len(SPLITS) * len(labels) + 1))
     return {

@@ -11,10 +11,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.eda.types import GroupStats, Range, Rgb
+from imgcls.data.index import brightness, positions
+from imgcls.eda.histograms import Histograms
+from imgcls.eda.types import GroupStats, Range, Rgb, Spread
+from imgcls.images import FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+EMPTY = GroupStats(
+    images=0,
+    unreadable=0,
+    duplicates=0,
+    pixels=None,
+    width=None,
+    height=None,
+    mean_rgb=None,
+    std_rgb=None,
+    formats={},
+    bytes_total=0,
+    bytes_mean=None,
+)
+"""A group without readable images."""
 
 
 class Columns:
@@ -27,10 +46,15 @@ class Columns:
 
         self.readable: npt.NDArray[np.bool_] = index["error"].is_null().to_numpy()
         self.width, self.height = numbers("width"), numbers("height")
-        self.bytes = numbers("bytes")
+        self.pixels = self.width * self.height
+        self.aspect = self.width / np.maximum(self.height, 1)
+        self.file_size = numbers("bytes")
+        self.brightness = brightness(index)
+        blur = index["blur"].fill_null(float("nan")).to_numpy()
+        self.blur = np.asarray(blur).astype(np.float64)
         self.sums = np.stack([numbers(f"sum_{c}") for c in "rgb"], axis=1)
         self.squares = np.stack([numbers(f"sumsq_{c}") for c in "rgb"], axis=1)
-        self.format: list[str | None] = index["format"].to_pylist()
+        self.format = positions(index["format"], FORMATS)
         # Contents as numbers: images with equal bytes have equal ones.
         self.content = codes(index["content_hash"])
 
@@ -41,29 +65,36 @@ def codes(column: "pa.ChunkedArray") -> npt.NDArray[np.int64]:
     return np.asarray(encoded.indices.fill_null(-1).to_numpy()).astype(np.int64)
 
 
-def group_stats(columns: Columns, rows: npt.NDArray[np.int64]) -> GroupStats:
+def group_stats(
+    columns: Columns, rows: npt.NDArray[np.int64], histograms: Histograms | None = None
+) -> GroupStats:
     """Statistics of the given rows of the index."""
     good = rows[columns.readable[rows]]
     count = len(good)
-    width, height = columns.width[good], columns.height[good]
-    pixels = width * height
-    total = int(pixels.sum())
+    if not count:
+        return EMPTY.model_copy(update={"unreadable": len(rows)})
+    total = int(columns.pixels[good].sum())
     sums = [int(value) for value in columns.sums[good].sum(axis=0)]
     squares = [int(value) for value in columns.squares[good].sum(axis=0)]
-    formats = Counter(columns.format[row] or "" for row in good.tolist())
-    size = int(columns.bytes[good].sum())
+    formats = Counter(dict(enumerate(np.bincount(columns.format[good]).tolist())))
+    blur, file_size = columns.blur[good], columns.file_size[good]
     return GroupStats(
         images=count,
         unreadable=len(rows) - count,
         duplicates=count - len(np.unique(columns.content[good])),
-        pixels=Range.of(pixels) if count else None,
-        width=Range.of(width) if count else None,
-        height=Range.of(height) if count else None,
-        mean_rgb=_mean(total, sums) if count else None,
-        std_rgb=_std(total, sums, squares) if count else None,
-        formats=dict(formats.most_common()),
-        bytes_total=size,
-        bytes_mean=size / count if count else None,
+        pixels=Range.of(columns.pixels[good]),
+        width=Range.of(columns.width[good]),
+        height=Range.of(columns.height[good]),
+        aspect=Spread.of(columns.aspect[good]),
+        brightness=Spread.of(columns.brightness[good]),
+        blur=None if np.isnan(blur).any() else Spread.of(blur),
+        mean_rgb=_mean(total, sums),
+        std_rgb=_std(total, sums, squares),
+        formats={FORMATS[at]: number for at, number in formats.most_common() if number},
+        bytes_total=int(file_size.sum()),
+        bytes_mean=float(file_size.mean()),
+        file_size=Range.of(file_size),
+        histograms=histograms.counts(good) if histograms is not None else {},
     )
 
 

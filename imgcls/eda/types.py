@@ -28,6 +28,19 @@ class Range(_Frozen):
         return cls(mean=float(values.mean()), min=int(values.min()), max=int(values.max()))
 
 
+class Spread(_Frozen):
+    """As `Range`, of what is no whole number."""
+
+    mean: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: "npt.NDArray[np.float64]") -> Self:
+        """Of at least one value."""
+        return cls(mean=float(values.mean()), min=float(values.min()), max=float(values.max()))
+
+
 class GroupStats(_Frozen):
     """One group of images: all, a split, a class, or a class within a split.
 
@@ -47,6 +60,13 @@ class GroupStats(_Frozen):
     """In pixels."""
     height: Range | None
     """In pixels."""
+    aspect: Spread | None = None
+    """Width / height."""
+    brightness: Spread | None = None
+    """Mean grey of an image, 0 (black) to 255 (white)."""
+    blur: Spread | None = None
+    """Variance of the Laplacian of an image's grey: low without sharp edges. Null for datasets that
+    were added before it was measured."""
     mean_rgb: Rgb | None
     """Mean of R, G, B in 0-1 over all pixels of all images of the group: a large image weighs
     more than a small one. Alpha lies over white, grey counts as R = G = B."""
@@ -59,6 +79,10 @@ class GroupStats(_Frozen):
     """File sizes together, encoded, in bytes."""
     bytes_mean: float | None
     """In bytes."""
+    file_size: Range | None = None
+    """Of an image, encoded, in bytes."""
+    histograms: dict[str, list[int]] = {}
+    """Images in each bin of `Profile.edges`, by the same names; none for a class within a split."""
 
 
 class DuplicateFile(_Frozen):
@@ -166,6 +190,10 @@ class Profile(_Frozen):
     """By label, over all splits; classes without readable images are here too."""
     split_classes: dict[str, dict[str, GroupStats]]
     """By split, then by label: every split names every class."""
+    edges: dict[str, list[float]] = {}
+    """Of the histograms, the same for all groups, one more than there are bins: `width` and
+    `height` (bins of one width), `pixels`, `aspect`, `file_size` and `blur` (of one ratio),
+    `brightness` (0 to 255). A bin holds its lower edge; the last one both."""
     sizes: Sizes
     """Widths and heights that occur."""
     target: TargetStats | None = None

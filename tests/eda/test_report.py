@@ -175,3 +175,60 @@ def test_real_pets_have_the_known_figures(pets_zip):
     assert found.overall.pixels.model_dump() == {"mean": 1024, "min": 1024, "max": 1024}
     assert found.overall.formats == {"JPEG": 5400}
     assert all(0.2 < value < 0.7 for value in (*found.overall.mean_rgb, *found.overall.std_rgb))
+
+
+def test_each_image_has_a_brightness_an_aspect_and_a_sharpness(open_files):
+    files = given_splits(noise) | {
+        "train/fake/dark.png": plain((10, 10, 10), 40, 20),
+        "train/fake/light.png": plain((250, 250, 250), 10, 20),
+    }
+    group = profile(open_files(files)).split_classes["train"]["fake"]
+    chosen = [images.decode(data) for path, data in files.items() if "train/fake" in path]
+    grey = [float((image @ np.array([0.299, 0.587, 0.114])).mean()) for image in chosen]
+    assert group.brightness.mean == pytest.approx(np.mean(grey))
+    assert (group.brightness.min, group.brightness.max) == pytest.approx((10, 250))
+    assert (group.aspect.min, group.aspect.max) == (0.5, 2)
+    assert group.blur.min == 0
+    assert group.blur.max > 1000
+
+
+def test_histograms_count_every_image_once_in_bins_that_all_groups_share(open_files):
+    files = given_splits(noise) | {
+        "train/fake/large.png": noise(1, 90, 70),
+        "train/fake/bad.png": b"x",
+        "train/real/dark.png": plain((0, 0, 0), 1, 1),
+    }
+    found = profile(open_files(files))
+    assert set(found.edges) == {
+        "width", "height", "pixels", "aspect", "file_size", "brightness", "blur",
+    }  # fmt: skip
+    groups = [found.overall, *found.splits.values(), *found.classes.values()]
+    for name, edges in found.edges.items():
+        assert edges == sorted(edges)
+        for group in groups:
+            assert len(group.histograms[name]) == len(edges) - 1
+            assert sum(group.histograms[name]) == group.images
+    assert found.edges["width"] == pytest.approx(np.linspace(1, 90, 21))
+    assert (
+        found.overall.histograms["width"][-1] == found.classes["fake"].histograms["width"][-1] == 1
+    )
+    assert found.overall.histograms["brightness"][0] == 1
+    assert found.split_classes["train"]["fake"].histograms == {}
+
+
+def test_what_all_images_share_is_one_bin(open_files):
+    files = {f"{label}/{n}.png": plain((200, 100, 7)) for label in "ab" for n in range(3)}
+    found = profile(open_files(files))
+    assert found.edges["width"] == [3.5, 4.5]
+    assert found.overall.histograms["width"] == [6]
+
+
+def test_an_index_without_sharpness_has_none_in_its_profile(open_files, home):
+    import pyarrow.parquet as pq
+
+    tag = open_files(given_splits(noise)).tag
+    path = next((home / "datasets").glob("set/*/index-*.parquet"))
+    pq.write_table(pq.read_table(path).drop_columns(["blur"]), path)
+    found = profile(open_dataset(tag))
+    assert found.overall.blur is None
+    assert "blur" not in found.edges
