@@ -21,7 +21,7 @@ import numpy as np
 
 from imgcls import images
 from imgcls.card import ModelCard
-from imgcls.data.entries import MAX_IMAGE_BYTES, is_image, is_litter
+from imgcls.data.entries import MAX_IMAGE_BYTES, Entries, Kind, is_image, is_litter
 from imgcls.data.reader import Reader
 from imgcls.data.source import Source, open_source
 from imgcls.data.summary import ARCHIVE_SUFFIXES
@@ -34,6 +34,8 @@ Read = Callable[[], bytes]
 Item = tuple[str, Read]
 """A name to show, and how to get the bytes; that may raise `BadImage`."""
 
+_PART = 1_024
+"""Files of one input whose names are held at once."""
 _AHEAD = 3
 """Batches that are decoded while one is in the graph."""
 
@@ -56,6 +58,42 @@ class Answers:
     """Of a regression alone."""
     intervals: list[tuple[float, float] | None]
     """None too where the model gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the images of one input, in a form that can be sent to another process."""
+
+    names: list[str]
+    """To show."""
+    place: Path
+    """Absolute path of the input: what must be there to read the images."""
+    files: list[str]
+    """Absolute paths of image files; empty for an archive."""
+    kind: Kind = "folder"
+    entries: Entries | None = None
+    """Of an archive, in the order in which they lie there."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def cut(self, count: int) -> "tuple[Part, Part]":
+        """The first `count` images, and the rest."""
+        return self._take(slice(0, count)), self._take(slice(count, len(self)))
+
+    def items(self) -> Iterator[Item]:
+        """The images one by one; an archive is open meanwhile. Raises `BadDataset`."""
+        if self.entries is None:
+            for name, file in zip(self.names, self.files, strict=True):
+                yield name, lambda file=file: _read(file)  # type: ignore[misc]
+            return
+        with Reader(self.kind, self.place) as reader:
+            for name, (data, _) in zip(self.names, reader.scan(self.entries), strict=True):
+                yield name, lambda data=data: _given(data)  # type: ignore[misc]
+
+    def _take(self, rows: slice) -> "Part":
+        entries = None if self.entries is None else self.entries.take(rows)
+        return Part(self.names[rows], self.place, self.files[rows], self.kind, entries)
 
 
 class Inputs:
@@ -99,12 +137,18 @@ class Inputs:
         )
 
     def __iter__(self) -> Iterator[Item]:
+        for part in self.parts(_PART):
+            yield from part.items()
+
+    def parts(self, size: int) -> Iterator[Part]:
+        """The same images in the same order, at most `size` of one input at a time."""
         for path in self._paths:
             if (source := self._archives.get(path)) is not None:
-                yield from _unpack(path, source)
-            else:
-                for file in _walk(path):
-                    yield file, lambda file=file: _read(file)  # type: ignore[misc]
+                yield from _unpack(path, source, size)
+                continue
+            files = _walk(path)
+            while names := list(islice(files, size)):
+                yield Part(names, path.absolute(), [os.path.abspath(name) for name in names])
 
 
 def predict(
@@ -224,12 +268,12 @@ def _read(path: str) -> bytes:
         raise BrokenImage(f"The file cannot be read: {err.strerror}.") from err
 
 
-def _unpack(path: Path, source: Source) -> Iterator[Item]:
-    entries = source.listing.entries
-    entries = entries.take(np.argsort(entries.offset, kind="stable"))
-    with Reader(source.kind, source.data) as reader:
-        for name, (data, _) in zip(entries.names, reader.scan(entries), strict=True):
-            yield f"{path}/{name}", lambda data=data: _given(data)  # type: ignore[misc]
+def _unpack(path: Path, source: Source, size: int) -> Iterator[Part]:
+    order = np.argsort(source.listing.entries.offset, kind="stable")
+    for start in range(0, len(order), size):
+        entries = source.listing.entries.take(order[start : start + size])
+        names = [f"{path}/{name}" for name in entries.names]
+        yield Part(names, source.data, [], source.kind, entries)
 
 
 def _given(data: bytes | BadImage) -> bytes:

@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"data", "engine", "guard", "jobs", "shadow_files"},
     {"watch", "prediction", "findings"},
     {"batcher", "eda", "offline", "registry", "openapi"},
+    {"scale"},
     {"sessions", "shadow"},
     {"predictor", "client"},
     {"__init__"},
@@ -33,12 +34,15 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {
     "torch", "torchvision", "timm", "sklearn", "pandas", "gradio", "onnx", "onnxscript", "optuna",
-    "mlflow", "tensorboard",
+    "mlflow", "tensorboard", "ray",
 }  # fmt: skip
 """What only `training` and its users may carry; the serving image has none of it."""
 
-ALLOWED = {"demo_steps": {"sklearn"}}
-"""The demo's images are scikit-learn's digits, loaded when they are asked for."""
+ALLOWED = {
+    "demo_steps": {"sklearn"},
+    **{module: {"ray"} for module in ("cluster", "chunks", "predicting")},
+}
+"""The demo's images are scikit-learn's digits, and `--engine ray` is Ray: loaded when asked for."""
 
 TRAINING_SEES = LAYER["registry"]
 """The highest layer of imgcls that `training` builds on."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from imgcls.data import Dataset, DatasetDiff, DatasetStore, DatasetSummary, Labelling
+    from imgcls.data.scan import Scanner
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, compare and remove datasets.")
 _LISTED = 20
@@ -40,6 +41,8 @@ def add(
     where: options.Where = None,
     group: options.Group = None,
     seed: options.Seed = 0,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     json: Json = False,
 ) -> None:
     """Index images in one pass and keep the index; the images stay where they are.
@@ -51,7 +54,8 @@ def add(
         imgcls data add faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate
     """
     read_as = options.labelling(pattern, target, where, group)
-    with open_data(path, seed, read_as, table, name=name) as dataset:
+    scanner = options.scanner(engine, address)
+    with open_data(path, seed, read_as, table, name=name, scanner=scanner) as dataset:
         tag = dataset.tag
     summary = _store().get(tag)
     if json:
@@ -177,9 +181,11 @@ def open_data(
     table: Path | None = None,
     *,
     name: str | None = None,
+    scanner: "Scanner | None" = None,
 ) -> "Dataset":
     """Open a path or a stored tag, with progress while it is indexed."""
     from imgcls.data import Labelling, open_dataset
+    from imgcls.data.scan import scan
 
     with console.Stages() as stages:
         dataset = open_dataset(
@@ -189,6 +195,7 @@ def open_data(
             labelling=labelling or Labelling(),
             table=table,
             progress=lambda done, total: stages.count("reading images", done, total),
+            scanner=scanner or scan,
         )
     return dataset
 

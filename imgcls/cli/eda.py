@@ -32,6 +32,8 @@ def eda(
         Path | None,
         typer.Option(metavar="FILE", help="Write a page with plots, samples and findings."),
     ] = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     json: Json = False,
 ) -> None:
     """Look at data before training: counts, sizes, colours, targets, duplicates, bad files.
@@ -47,7 +49,8 @@ def eda(
     from imgcls.eda import profile
 
     read_as = options.labelling(pattern, target, where, group)
-    with open_data(data, seed, read_as, table) as dataset:
+    scanner = options.scanner(engine, address)
+    with open_data(data, seed, read_as, table, scanner=scanner) as dataset:
         found = profile(dataset)
         if html is not None:
             from imgcls.eda.html import page

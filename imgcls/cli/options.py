@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -9,6 +9,7 @@ from imgcls import console
 
 if TYPE_CHECKING:
     from imgcls.data import Labelling
+    from imgcls.data.scan import Scanner
 
 Json = Annotated[
     bool,
@@ -61,6 +62,42 @@ Track = Annotated[
         help="Keep the figures of the run in tensorboard or mlflow; may be repeated.",
     ),
 ]
+
+
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="Where images are read: on this machine, or on a Ray cluster."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="The Ray cluster; RAY_ADDRESS if left out, or one started for the purpose.",
+    ),
+]
+
+
+def on_ray(engine: str, address: str | None) -> bool:
+    """Whether Ray is asked for. Raises `Conflict` where it is and is not installed."""
+    if engine == "local":
+        if address is not None:
+            raise typer.BadParameter("--address is that of a Ray cluster: add --engine ray.")
+        return False
+    from imgcls.scale import check_installed
+
+    check_installed()
+    return True
+
+
+def scanner(engine: str, address: str | None) -> "Scanner":
+    """What measures images, by these options."""
+    from imgcls.data.scan import scan
+
+    if not on_ray(engine, address):
+        return scan
+    from imgcls.scale import RayScanner
+
+    return RayScanner(address)
 
 
 def labelling(

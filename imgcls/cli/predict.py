@@ -3,6 +3,7 @@
 import math
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgcls import console
+from imgcls.cli import options
 from imgcls.cli.options import Json
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def predict(
         typer.Option(min=0, max=1, help="Two classes: from where on it is the second."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images in one batch.")] = 64,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     json: Json = False,
 ) -> None:
     """Classify or score images on this machine, without a server.
@@ -56,10 +60,11 @@ def predict(
     from imgcls import offline
     from imgcls.cli.answers import JsonLines, OutFile
 
+    on_ray = options.on_ray(engine, address)
     with ExitStack() as stack:
         inputs = stack.enter_context(offline.Inputs(paths))
-        engine = _engine(model)
-        card = engine.card
+        loaded = _engine(model)
+        card = loaded.card
         card.check_options(top_k, threshold)
         total = inputs.count()
         if not total:
@@ -67,13 +72,18 @@ def predict(
         file = stack.enter_context(OutFile(out, card)) if out else None
         lines = JsonLines(sys.stdout, card) if json and not out else None
         stages = stack.enter_context(console.Stages())
+        run: Callable[..., Iterator[Answers]] = offline.predict
+        if on_ray:
+            from imgcls import scale
+
+            stages.update("connecting to Ray")
+            stack.enter_context(scale.connect(address))
+            run = scale.predict
         first: list[Answers] = []
         counts: Counter[str] = Counter()
         scores = _Spread()
         done = failed = unsure = 0
-        for answers in offline.predict(
-            engine, inputs, batch=batch, top_k=top_k, threshold=threshold
-        ):
+        for answers in run(loaded, inputs, batch=batch, top_k=top_k, threshold=threshold):
             for sink in (file, lines):
                 if sink is not None:
                     sink.write(answers)

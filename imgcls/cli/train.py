@@ -63,6 +63,8 @@ def train(
     seed: options.Seed = 0,
     activate: options.Activate = False,
     track: Track = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -108,7 +110,8 @@ def train(
     if activate and group is not None:
         raise typer.BadParameter("--activate is for one model; --group makes several.")
     read_as = options.labelling(pattern, target, where, group)
-    with open_data(data, seed, read_as, table) as dataset:
+    scanner = options.scanner(engine, address)
+    with open_data(data, seed, read_as, table, scanner=scanner) as dataset:
         tag = dataset.tag
         console.note(f"{tag}: {len(dataset):,} images, {dataset.contents}")
         whole = name or tag.partition(":")[0]

@@ -76,7 +76,7 @@ class _Scan:
         self._kind, self._path, self._entries = kind, path, entries
         self._max_pixels = get_settings().max_image_pixels
         self._progress = progress or (lambda done, total: None)
-        chunks = _chunks(entries)
+        chunks = slices(entries, _CHUNK_FILES, _CHUNK_BYTES)
         self._todo = deque(enumerate(chunks))
         self._found: list[Measures | None] = [None] * len(chunks)
         self._done = self._reported = 0
@@ -182,14 +182,14 @@ def _answer(child: subprocess.Popen[bytes], answers: BinaryIO) -> Measures:
     return messages.to_measures(*message)
 
 
-def _chunks(entries: Entries) -> list[slice]:
-    """Runs of at most 256 files and about 4 MiB."""
+def slices(entries: Entries, files: int, size: int) -> list[slice]:
+    """Runs of at most so many files, and of about `size` bytes."""
     reached = np.cumsum(entries.packed)
     bounds, start = [], 0
     while start < len(entries):
         before = reached[start - 1] if start else 0
-        stop = int(np.searchsorted(reached, before + _CHUNK_BYTES, side="right"))
-        stop = max(start + 1, min(stop, start + _CHUNK_FILES))
+        stop = int(np.searchsorted(reached, before + size, side="right"))
+        stop = max(start + 1, min(stop, start + files))
         bounds.append(slice(start, stop))
         start = stop
     return bounds

@@ -1,0 +1,13 @@
+"""Scale: the work of the local engine on a Ray cluster, with the same results.
+
+    cluster -> chunks -> measuring, predicting
+
+Ray only maps over chunks: what is done with one is `data.measure` and `offline.predict`, as on one
+machine. Ray is imported when a cluster is asked for, and nothing else needs it.
+"""
+
+from imgcls.scale.cluster import check_installed, connect
+from imgcls.scale.measuring import RayScanner
+from imgcls.scale.predicting import predict
+
+__all__ = ["RayScanner", "check_installed", "connect", "predict"]

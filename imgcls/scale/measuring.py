@@ -1,0 +1,50 @@
+"""Measuring: the pass over a dataset's images on a Ray cluster; a `Scanner` like `data.scan`.
+
+The machines must see the source under the same path, or read it from a URL.
+"""
+
+from pathlib import Path
+
+from imgcls.data.entries import Entries, Kind
+from imgcls.data.measure import Measures, join, measure
+from imgcls.data.reader import Reader
+from imgcls.data.scan import Progress, slices
+from imgcls.scale.chunks import mapped
+from imgcls.scale.cluster import connect
+from imgcls.settings import get_settings
+
+CHUNK_FILES, CHUNK_BYTES = 1_024, 32 * 2**20
+"""Work of about a second: what is sent and kept of a chunk costs milliseconds."""
+
+
+class RayScanner:
+    """Connects when it is called: data that is in the store already needs no cluster."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+
+    def __call__(
+        self, kind: Kind, path: Path, entries: Entries, *, progress: Progress | None = None
+    ) -> Measures:
+        """As `data.scan.scan`, to the last number. Raises what `connect` and `mapped` do."""
+        chunks = [entries.take(rows) for rows in slices(entries, CHUNK_FILES, CHUNK_BYTES)]
+        found: list[Measures] = []
+        done = 0
+        with connect(self._address):
+            for part in mapped(
+                _measure,
+                chunks,
+                kind=kind,
+                path=path,
+                max_pixels=get_settings().max_image_pixels,
+            ):
+                found.append(part)
+                done += len(part)
+                if progress is not None:
+                    progress(done, len(entries))
+        return join(found)
+
+
+def _measure(entries: Entries, kind: Kind, path: Path, max_pixels: int) -> Measures:
+    with Reader(kind, path) as reader:
+        return measure(reader, entries, max_pixels)

@@ -1,0 +1,219 @@
+"""Scale: a real cluster of two nodes gives what one machine gives, also when a node dies."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from imgcls import offline, scale
+from imgcls.cli.app import app
+from imgcls.data import open_dataset
+from imgcls.data.measure import Measures
+from imgcls.data.scan import scan
+from imgcls.data.source import Source, open_source
+from imgcls.eda import profile
+from imgcls.engine import gate
+from imgcls.errors import BadArgument, BadDataset
+from imgcls.offline import Answers
+from imgcls.registry import Registry
+from imgcls.scale import RayScanner, measuring, predicting
+from imgcls.settings import get_settings
+from tests.conftest import ROOT
+from tests.fakes import class_folders, tiny_model
+
+FIELDS = ("paths", "errors", "labels", "probability", "abstained", "scores", "intervals")
+
+
+def same(found: list[Answers], expected: list[Answers]) -> None:
+    """Batch by batch and to the last bit."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert all(getattr(one, field) == getattr(other, field) for field in FIELDS)
+        assert one.probabilities.tobytes() == other.probabilities.tobytes()
+
+
+def equal(found: Measures, expected: Measures) -> None:
+    """In every column."""
+    assert found.error == expected.error
+    for name in ("numbers", "blur", "content_hash", "format"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+@pytest.fixture
+def pets(pets_zip: Path, tmp_path: Path) -> Source:
+    return open_source(pets_zip, tmp_path / "unused.tar")
+
+
+def test_the_profile_of_an_archive_is_that_of_one_machine(
+    connected: str, pets_zip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    with open_dataset(pets_zip, name="pets") as dataset:
+        index, expected = dataset.index, profile(dataset)
+    monkeypatch.setenv("IMGCLS_HOME", str(tmp_path / "other"))
+    get_settings.cache_clear()
+    with open_dataset(
+        pets_zip,
+        name="pets",
+        scanner=RayScanner(connected),
+        progress=lambda done, total: seen.append(done),
+    ) as dataset:
+        assert dataset.index.equals(index)
+        assert profile(dataset) == expected
+    assert seen == sorted(seen)
+    assert seen[-1] == len(index) == 5400
+
+
+def test_broken_files_of_a_folder_are_the_same_findings(connected: str, tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "photos", per_class=3)
+    (folder / "red" / "broken.jpg").write_bytes(b"no image")
+    listing = open_source(folder, tmp_path / "unused.tar").listing
+    expected = scan("folder", folder, listing.entries)
+    found = RayScanner(connected)("folder", folder, listing.entries)
+    assert len(found.error) == 1
+    equal(found, expected)
+
+
+def test_predictions_are_those_of_one_machine_to_the_last_bit(
+    connected: str, pets_zip: Path, registry: Registry, tmp_path: Path
+) -> None:
+    engine = gate(registry.folder(tiny_model(tmp_path / "model", registry)))
+    folder = class_folders(tmp_path / "photos", per_class=11)
+    (folder / "green" / "broken.jpg").write_bytes(b"no image")
+    paths = [str(folder), str(pets_zip), str(folder / "red" / "000.jpg")]
+    with offline.Inputs(paths) as inputs:
+        options: dict[str, Any] = {"batch": 48, "top_k": 2}
+        expected = list(offline.predict(engine, inputs, **options))
+        found = list(scale.predict(engine, inputs, **options))
+    assert sum(len(answers.paths) for answers in found) == 34 + 5400 + 1
+    same(found, expected)
+
+
+def test_a_dataset_and_answers_by_the_command_line(
+    connected: str, registry: Registry, tmp_path: Path
+) -> None:
+    registry.point(tiny_model(tmp_path / "model", registry))
+    photos = class_folders(tmp_path / "photos", per_class=4)
+    ray = ["--engine", "ray", "--address", connected]
+    for command in (["data", "add", photos, "--name", "one"], ["eda", photos]):
+        result = CliRunner().invoke(app, [*map(str, command), *ray, "--json"])
+        assert result.exit_code == 0, result.output
+    answers = []
+    for more in ([], ray):
+        out = tmp_path / f"answers{len(more)}.csv"
+        result = CliRunner().invoke(app, ["predict", str(photos), "--out", str(out), *more])
+        assert result.exit_code == 0, result.output
+        answers.append(out.read_bytes())
+    assert answers[0] == answers[1]
+
+
+def test_what_a_node_does_not_see_is_refused_by_name(
+    connected: str, registry: Registry, tmp_path: Path
+) -> None:
+    folder = class_folders(tmp_path / "photos", per_class=1)
+    listing = open_source(folder, tmp_path / "unused.tar").listing
+    engine = gate(registry.folder(tiny_model(tmp_path / "model", registry)))
+    with offline.Inputs([str(folder)]) as inputs:
+        chunks = inputs.parts(3)
+        first = next(chunks)
+        folder.rename(tmp_path / "gone")
+        with pytest.raises(BadDataset, match="does not see"):
+            predicting._predict([first], None, {})  # type: ignore[arg-type]
+    with pytest.raises(BadDataset, match="photos"):
+        RayScanner(connected)("folder", folder, listing.entries)
+    assert engine
+
+
+def test_a_node_that_is_killed_half_way_loses_nothing(
+    cluster: Any,
+    connected: str,
+    pets: Source,
+    pets_zip: Path,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measuring, "CHUNK_FILES", 50)
+    monkeypatch.setattr(predicting, "CHUNK_FILES", 50)
+    entries = pets.listing.entries
+    entries = entries.take(np.argsort(entries.offset, kind="stable"))
+    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    doomed = [cluster.add_node(**node)]
+
+    def kill() -> None:
+        if doomed:
+            cluster.remove_node(doomed.pop(), allow_graceful=False)
+
+    expected = scan("zip", pets_zip, entries)
+    found = RayScanner(connected)(
+        "zip", pets_zip, entries, progress=lambda done, total: kill() if done > 500 else None
+    )
+    assert not doomed
+    equal(found, expected)
+
+    doomed.append(cluster.add_node(**node))
+    engine = gate(registry.folder(tiny_model(tmp_path / "model", registry)))
+    answers = []
+    with offline.Inputs([str(pets_zip)]) as inputs:
+        for batch in scale.predict(engine, inputs, batch=50):
+            answers.append(batch)
+            if len(answers) == 10:
+                kill()
+        same(answers, list(offline.predict(engine, inputs, batch=50)))
+    assert not doomed
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "cannot be used"),
+        ("ray://127.0.0.1:10001", "is no address"),
+        ("nowhere", "is no address"),
+        ("127.0.0.1:99999", "cannot be used"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused(address: str, told: str) -> None:
+    with pytest.raises(BadArgument, match=told), scale.connect(address):
+        pass
+
+
+@pytest.mark.parametrize("command", [["eda"], ["predict"], ["data", "add"], ["train"]])
+def test_without_ray_the_extra_is_named(command: list[str], tmp_path: Path) -> None:
+    code = "import sys; sys.modules['ray'] = None\nfrom imgcls.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, str(tmp_path), "--engine", "ray"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "imgcls[scale]" in done.stderr
+
+
+def test_an_address_without_ray_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["eda", str(tmp_path), "--address", "x:1"])
+    assert result.exit_code == 2
+    assert "--engine ray" in result.output
+
+
+def test_chunks_are_whole_batches_across_inputs(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "photos", per_class=5)
+    paths = [str(folder), str(folder / "red"), str(folder / "red" / "000.jpg")]
+    with offline.Inputs(paths) as inputs:
+        chunks = list(predicting._chunks(inputs, 4))
+        sizes = [sum(len(part) for part in chunk) for chunk in chunks]
+        names = [name for chunk in chunks for part in chunk for name in part.names]
+        assert sizes == [4] * 5 + [1]
+        assert names == [name for name, _ in inputs]
+
+
+def test_the_errors_of_chunks_are_ours(connected: str, tmp_path: Path) -> None:
+    from imgcls.scale.chunks import mapped
+
+    with pytest.raises(BadArgument, match="Nothing to predict"):
+        list(mapped(offline.Inputs, [["/nowhere/at/all"]]))
