@@ -236,9 +236,10 @@ class ModelCard(_Frozen):
             raise BadArgument("`top_k` must be at least 1.")
         if threshold is None:
             return
-        if self.threshold is None:
+        if len(self.labels) != 2:
             raise BadArgument(
-                f"`threshold` is for models of two classes; {self.tag} has {len(self.labels)}."
+                f"`threshold` is for models of two classes; {self.tag} has {len(self.labels)}: "
+                "leave it out."
             )
         if not 0 <= threshold <= 1:
             raise BadArgument("`threshold` must lie between 0 and 1.")

@@ -27,7 +27,7 @@ from imgcls.data.source import Source, open_source
 from imgcls.data.summary import ARCHIVE_SUFFIXES
 from imgcls.engine import Engine, Floats, verdicts
 from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge
-from imgcls.prediction import score
+from imgcls.prediction import no_number, score
 from imgcls.settings import usable_cores
 
 Read = Callable[[], bytes]
@@ -206,6 +206,10 @@ def _answer(
     if not good:
         return made
     rows = engine.answers(np.stack(pictures))
+    sound = np.isfinite(rows).reshape(len(rows), -1).all(1)
+    for i in np.array(good)[~sound].tolist():
+        made.errors[i] = no_number(card).message
+    good, rows = np.array(good)[sound].tolist(), rows[sound]
     if card.task == "regression":
         for i, value in zip(good, rows.tolist(), strict=True):
             found = score(card, value)

@@ -1,18 +1,25 @@
 """Prediction: a row of the graph's answers, read by the model's card, as people get it."""
 
+import math
 from typing import Any
 
 from imgcls.card import ModelCard
 from imgcls.engine import Floats
+from imgcls.errors import BadModel
 
 
 def render(
     card: ModelCard, row: Floats, *, top_k: int | None = None, threshold: float | None = None
 ) -> dict[str, Any]:
-    """A `Prediction` from one image's probabilities `float32 [C]`, or its score `float32 []`."""
+    """A `Prediction` from one image's probabilities `float32 [C]`, or its score `float32 []`.
+
+    Raises `BadModel` for what is not a number.
+    """
     if card.task == "regression":
         return score(card, float(row))
     values = row.tolist()
+    if not math.isfinite(sum(values)):
+        raise no_number(card)
     # Sorting a few numbers is quicker without NumPy; equal ones keep their order.
     shown = sorted(range(len(values)), key=values.__getitem__, reverse=True)
     limit = card.threshold if threshold is None else threshold
@@ -30,13 +37,22 @@ def render(
 def score(card: ModelCard, value: float) -> dict[str, Any]:
     """`score`, and `interval` where the card has one: neither leaves the card's range.
 
-    Seven digits, which is what a `float32` holds.
+    Seven digits, which is what a `float32` holds. Raises `BadModel` for what is not a number.
     """
+    if not math.isfinite(value):
+        raise no_number(card)
     found: dict[str, Any] = {"score": _within(card, value)}
     if card.interval is not None:
         half = card.interval.half_width
         found["interval"] = (_within(card, value - half), _within(card, value + half))
     return found
+
+
+def no_number(card: ModelCard) -> BadModel:
+    """For what no JSON can say, and nobody could use."""
+    return BadModel(
+        f"{card.tag} gives no number for this image; take another model, or train it again."
+    )
 
 
 def _within(card: ModelCard, value: float) -> float:

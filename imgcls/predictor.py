@@ -19,8 +19,15 @@ import numpy as np
 from imgcls import images
 from imgcls.batcher import Batcher
 from imgcls.card import Preprocessing
-from imgcls.engine import Engine, Floats, side_by_side
-from imgcls.errors import BadArgument, BadImage, ImgclsError, NoActiveModel, Overloaded
+from imgcls.engine import Engine, side_by_side
+from imgcls.errors import (
+    BadArgument,
+    BadImage,
+    BadModel,
+    ImgclsError,
+    NoActiveModel,
+    Overloaded,
+)
 from imgcls.files import Stamp
 from imgcls.metrics import get_metrics
 from imgcls.prediction import render
@@ -128,9 +135,10 @@ class Predictor:
     ) -> dict[str, Any]:
         """A `PredictResponse` for encoded images, in their order.
 
-        One image, and it is bad: its `BadImage` is raised. Several, and some are bad: those get
-        `error` and `code` in their places, the others their predictions. Raises `NoActiveModel`,
-        `ModelNotFound`, `BadArgument` or `Overloaded` too.
+        One image, and it is bad: its `BadImage` is raised, or `BadModel` where the model gives no
+        number for it. Several, and some are bad: those get `error` and `code` in their places, the
+        others their predictions. Raises `NoActiveModel`, `ModelNotFound`, `BadArgument` or
+        `Overloaded` too.
         """
         if not files:
             raise BadArgument("Send at least one file in the form field `images`.")
@@ -139,25 +147,29 @@ class Predictor:
         batcher = await self._batcher(model, deadline)
         card = batcher.engine.card
         card.check_options(top_k, threshold)
+        answers = (self._answer(batcher, file, deadline, top_k, threshold) for file in files)
         if len(files) == 1:
-            row = await self._answer(batcher, files[0], deadline)
-            predictions = [render(card, row, top_k=top_k, threshold=threshold)]
+            predictions = [await next(answers)]
         else:
-            rows = await asyncio.gather(
-                *(self._answer(batcher, file, deadline) for file in files), return_exceptions=True
-            )
             predictions = []
-            for answer in rows:
-                if isinstance(answer, BadImage):
+            for answer in await asyncio.gather(*answers, return_exceptions=True):
+                if isinstance(answer, BadImage | BadModel):
                     predictions.append(answer.to_dict())
                 elif isinstance(answer, BaseException):
                     raise answer
                 else:
-                    predictions.append(render(card, answer, top_k=top_k, threshold=threshold))
+                    predictions.append(answer)
         self._count(batcher.engine, predictions, time.monotonic() - started)
         return {"model": card.tag, "predictions": predictions}
 
-    async def _answer(self, batcher: Batcher, file: bytes, deadline: float) -> Floats:
+    async def _answer(
+        self,
+        batcher: Batcher,
+        file: bytes,
+        deadline: float,
+        top_k: int | None,
+        threshold: float | None,
+    ) -> dict[str, Any]:
         preprocessing = batcher.engine.card.preprocessing
         started = time.monotonic()
         if _is_small(file):
@@ -173,7 +185,8 @@ class Predictor:
                     self._giant_thread, _decode, file, preprocessing, deadline
                 )
         batcher.engine.tallies.decode_seconds.add(time.monotonic() - started)
-        return await batcher.submit(pixels, deadline=deadline)
+        row = await batcher.submit(pixels, deadline=deadline)
+        return render(batcher.engine.card, row, top_k=top_k, threshold=threshold)
 
     def _count(self, engine: Watched, predictions: list[dict[str, Any]], seconds: float) -> None:
         tallies = engine.tallies

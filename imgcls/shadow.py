@@ -131,7 +131,7 @@ class Shadow:
         card = self._engine.card
         try:
             pixels = images.load(file, card.preprocessing)
-            row = self._engine.answers(pixels[np.newaxis])[0]
+            answer = render(card, self._engine.answers(pixels[np.newaxis])[0])
         except BadImage:  # the active model's decoder read it at another scale
             self._counts.failed += 1
             return
@@ -139,7 +139,7 @@ class Shadow:
             logger.exception("The shadow %s failed on an image", card.tag)
             self._counts.failed += 1
             return
-        shadow = Opinion.model_validate({"model": card.tag, **render(card, row)})
+        shadow = Opinion.model_validate({"model": card.tag, **answer})
         if (shadow.score is None) != (active.score is None):
             self._counts.failed += 1
             return

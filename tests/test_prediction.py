@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcls.card import Interval, ModelCard
+from imgcls.errors import BadModel
 from imgcls.prediction import render
 from imgcls.registry import Registry
 from imgcls.schemas import Prediction
@@ -79,6 +80,16 @@ def test_a_score_has_seven_digits_and_an_interval_within_the_range(
 def test_a_card_without_interval_or_range_gives_the_bare_score(scores: ModelCard) -> None:
     bare = scores.model_copy(update={"interval": None, "output_range": None})
     assert render(bare, np.float32(-123456.7)) == {"score": -123456.7}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_is_no_answer(
+    classes: ModelCard, scores: ModelCard, value: float
+) -> None:
+    with pytest.raises(BadModel, match="no number"):
+        render(scores, np.float32(value))
+    with pytest.raises(BadModel, match="no number"):
+        render(classes, np.array([0.5, value, 0.5], np.float32))
 
 
 @given(

@@ -27,7 +27,7 @@ from imgcls.predictor import Predictor
 from imgcls.registry import Registry
 from imgcls.sessions import Passed, pass_gate
 from imgcls.settings import Settings
-from tests.fakes import jpeg, tiny_model
+from tests.fakes import jpeg, no_number_for_black, tiny_model
 
 GREENISH = (0.0, 30.0, 0.0)
 
@@ -111,6 +111,26 @@ def test_one_bad_image_alone_is_an_error(registry: Registry, tmp_path: Path) -> 
     run(registry, check)
 
 
+def test_an_image_for_which_the_model_has_no_number_costs_its_neighbours_nothing(
+    registry: Registry, tmp_path: Path
+) -> None:
+    tag = tiny_model(tmp_path / "a", registry, change=no_number_for_black)
+    registry.point(tag)
+    black = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(black, "PNG")
+
+    async def check(predictor: Predictor) -> None:
+        files = [jpeg("red"), black.getvalue(), jpeg("blue")]
+        red, none, blue = (await predictor.predict(files))["predictions"]
+        assert (red["label"], blue["label"]) == ("red", "blue")
+        assert none["code"] == "bad_model"
+        assert tag in none["error"]
+        with pytest.raises(BadModel, match="no number"):
+            await predictor.predict([black.getvalue()])
+
+    run(registry, check)
+
+
 def test_without_a_model_the_answer_says_how_to_get_one(registry: Registry, tmp_path: Path) -> None:
     async def check(predictor: Predictor) -> None:
         with pytest.raises(NoActiveModel, match="/set"):
@@ -128,6 +148,7 @@ def test_without_a_model_the_answer_says_how_to_get_one(registry: Registry, tmp_
 
 def test_the_threshold_decides_between_two_classes(registry: Registry, tmp_path: Path) -> None:
     tag = tiny_model(tmp_path / "a", registry, labels=("red", "green"), threshold=0.6)
+    plain = tiny_model(tmp_path / "b", registry, "plain", labels=("red", "green"))
     registry.point(tag)
 
     async def check(predictor: Predictor) -> None:
@@ -135,9 +156,9 @@ def test_the_threshold_decides_between_two_classes(registry: Registry, tmp_path:
         even = (await predictor.predict([grey]))["predictions"][0]
         assert even["label"] == "red"
         assert abs(even["probability"] - 0.5) < 0.1
-        assert (await predictor.predict([grey], threshold=0.3))["predictions"][0][
-            "label"
-        ] == "green"
+        for model in (tag, plain):
+            moved = await predictor.predict([grey], model=model, threshold=0.3)
+            assert moved["predictions"][0]["label"] == "green"
 
     run(registry, check)
 

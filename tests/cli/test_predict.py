@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from imgcls import offline
@@ -22,7 +23,7 @@ from imgcls.engine import gate
 from imgcls.errors import BadArgument
 from imgcls.prediction import render
 from imgcls.registry import Registry
-from tests.fakes import class_folders, jpeg, tiny_model, tiny_regression
+from tests.fakes import class_folders, jpeg, no_number_for_black, tiny_model, tiny_regression
 
 
 def predict(*arguments: object) -> Result:
@@ -176,6 +177,18 @@ def test_abstentions_are_counted_and_marked(registry: Registry, tmp_path: Path) 
     shown = predict(*ask)
     assert shown.stdout.count("(abstained)") == 1
     assert "1 abstained" in shown.stderr
+
+
+def test_an_image_without_a_number_for_an_answer_is_a_row_with_an_error(
+    registry: Registry, tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "n", registry, "odd", change=no_number_for_black)
+    (tmp_path / "blue.jpg").write_bytes(jpeg("blue"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "dark.png")
+    blue, dark = rows(tmp_path / "blue.jpg", tmp_path / "dark.png", "--model", model)
+    assert (blue["label"], blue["error"]) == ("blue", None)
+    assert dark["label"] is None
+    assert "no number" in dark["error"]
 
 
 def test_a_table_is_shown_without_out_or_json(photos: Path) -> None:
