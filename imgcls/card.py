@@ -140,6 +140,8 @@ class DatasetLineage(_Frozen):
     """The filter that the images had to pass."""
     group: str | None = None
     """`field==value` of the group that the model is for."""
+    fix: str | None = None
+    """BLAKE2b-160, hex, of the fixes that made this version of the dataset from another."""
 
 
 class Quantization(_Frozen):

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from imgcls import console
-from imgcls.cli import data, jobs, models
+from imgcls.cli import data, fix, jobs, models
 from imgcls.cli.crop import crop
 from imgcls.cli.demo import demo
 from imgcls.cli.eda import eda
@@ -56,6 +56,8 @@ app.command("leaderboard")(leaderboard)
 app.command("recipes")(recipes)
 app.command("predict")(predict)
 app.command("serve")(serve)
+data.app.command("findings")(fix.findings)
+data.app.command("fix")(fix.fix)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")

@@ -187,6 +187,7 @@ class Dataset:
             target=read_as.target,
             where=read_as.where,
             group=None if self.group is None else f"{read_as.group}=={self.group}",
+            fix=read_as.fix,
         )
 
     def close(self) -> None:

@@ -142,7 +142,9 @@ def content_version(index: pa.Table, labelling: Labelling) -> str:
     joined = pc.binary_join_element_wise(*columns, "\0", **missing)
     lines = joined.take(pc.sort_indices(joined)).to_pylist()
     if labelling != FOLDERS:
-        lines.append(labelling.model_dump_json())
+        # Versions of before there were fixes stay what they were.
+        left_out = {"fix"} if labelling.fix is None else None
+        lines.append(labelling.model_dump_json(exclude=left_out))
     return hashlib.blake2b("\n".join(lines).encode("utf-8"), digest_size=20).hexdigest()[:12]
 
 

@@ -31,6 +31,8 @@ class Labelling(BaseModel):
     """The filter that images had to pass, such as `votes>=5`."""
     group: str | None = None
     """The field whose values divide the images into groups, with a model for each."""
+    fix: str | None = None
+    """BLAKE2b-160, hex, of the fixes that were applied since (`imgcls.data.fixes`)."""
 
     @property
     def task(self) -> Literal["classification", "regression"]:

@@ -3,6 +3,7 @@
     datasets/<name>/<version>/dataset.json      written last: without it there is no dataset
                               index-<id>.parquet
                               archive-<id>.zip  only where the store owns the data
+                              fix.csv           only where fixes made it of another version
 
 Readers take their file names from `dataset.json`, which is replaced as a whole: a dataset added
 again while it is being opened shows either state, never a mixture.
@@ -11,6 +12,7 @@ again while it is being opened shows either state, never a mixture.
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -19,14 +21,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgcls.data.dataset import Dataset
+from imgcls.data.entries import Kind
+from imgcls.data.fixes import FixRow, apply_fixes, fix_hash, to_csv
 from imgcls.data.index import class_names, content_version, read_index, with_splits, write_index
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
 from imgcls.data.scan import Progress, Scanner, scan
-from imgcls.data.source import Source, fingerprint, index_source, open_source
+from imgcls.data.source import fingerprint, index_source, open_source
 from imgcls.data.summary import (
     ENTRY_FILE,
+    FIXES_FILE,
     TAG,
     DatasetSummary,
     Entry,
@@ -171,7 +176,7 @@ class DatasetStore:
             index, ignored = index_source(source, progress, labelling, rows, scanner)
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
-                summary=_summary(name, source, index, ignored, seed, labelling),
+                summary=_summary(name, source.kind, index, ignored, seed, labelling),
                 source=str(path),
                 fingerprint=source.fingerprint,
                 index=f"index-{unique}.parquet",
@@ -180,27 +185,66 @@ class DatasetStore:
             )
             write_index(index, work / entry.index)
             with locked(self.root / ".lock"):  # one process publishes at a time
-                return self._publish(entry, work, source), entry
+                if fingerprint(path) != entry.fingerprint:
+                    raise BadDataset(f"{path} changed while it was read; add it again.")
+                folder = self._publish(entry, work, source.data)
+            if move:
+                path.unlink(missing_ok=True)
+            return folder, entry
 
-    def _publish(self, entry: Entry, work: Path, source: Source) -> Path:
-        if fingerprint(source.path) != entry.fingerprint:
-            raise BadDataset(f"{source.path} changed while it was read; add it again.")
+    def add_fixed(self, tag: str, rows: Sequence[FixRow], *, seed: int = 0) -> DatasetSummary:
+        """A new version of a stored dataset: the same images, the index mended by a list of fixes.
+
+        The list is kept beside the index. `seed` is that of the splits which the summary counts.
+        Raises `DatasetNotFound`, `BadDataset`, and `BadArgument` for a list that does not fit.
+        """
+        with scratch(self.root, ".tmp-") as work, locked(self.root / ".lock"):
+            folder, before = self._entry(tag)
+            _check_unchanged(before)
+            try:
+                index = read_index(folder / before.index)
+            except FileNotFoundError as err:
+                raise _lost(before) from err
+            was = before.summary
+            index = apply_fixes(index, was.labelling, rows)
+            mark = {"fix": fix_hash(rows, was.labelling.fix)}
+            labelling = was.labelling.model_copy(update=mark)
+            name, unique = was.tag.partition(":")[0], uuid4().hex[:12]
+            archive = None
+            if before.archive is not None:
+                archive = f"archive-{unique}.{was.source}"
+                _link(folder / before.archive, work / archive)
+            entry = before.model_copy(
+                update={
+                    "summary": _summary(name, was.source, index, was.ignored, seed, labelling),
+                    "index": f"index-{unique}.parquet",
+                    "archive": archive,
+                    "fixed": was.tag,
+                }
+            )
+            write_index(index, work / entry.index)
+            (work / FIXES_FILE).write_text(to_csv(rows), encoding="utf-8")
+            self._publish(entry, work, work / (archive or ""))
+            return entry.summary
+
+    def _publish(self, entry: Entry, work: Path, archive: Path) -> Path:
+        """Move what was made in `work` to where readers look, the entry last."""
         name, _, version = entry.summary.tag.partition(":")
         folder = self.root / name / version
         folder.mkdir(parents=True, exist_ok=True)
         os.replace(work / entry.index, folder / entry.index)
         if entry.archive:
-            shutil.move(source.data, folder / entry.archive)
+            shutil.move(archive, folder / entry.archive)
+        if entry.fixed:
+            os.replace(work / FIXES_FILE, folder / FIXES_FILE)
         draft = work / ENTRY_FILE
         with draft.open("w", encoding="utf-8") as file:
             file.write(entry.model_dump_json(indent=2))
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, folder / ENTRY_FILE)
-        if entry.moved:
-            source.path.unlink(missing_ok=True)
         for file_path in folder.iterdir():
-            if file_path.name not in (ENTRY_FILE, entry.index, entry.archive):
+            if file_path.name not in (ENTRY_FILE, FIXES_FILE, entry.index, entry.archive):
                 with contextlib.suppress(OSError):
                     file_path.unlink()
         return folder
@@ -260,6 +304,14 @@ def open_entry(folder: Path, entry: Entry, seed: int, group: str | None = None) 
     )
 
 
+def _link(archive: Path, name: Path) -> None:
+    """The same bytes under another name, so that either version can be removed alone."""
+    try:
+        os.link(archive, name)
+    except OSError:  # not every file system has links
+        shutil.copyfile(archive, name)
+
+
 def _lost(entry: Entry) -> BadDataset:
     return BadDataset(f"The index of {entry.summary.tag} is gone; add the dataset again.")
 
@@ -275,7 +327,7 @@ def _resolved(labelling: Labelling, table: Table | None) -> Labelling:
 
 
 def _summary(
-    name: str, source: Source, index: pa.Table, ignored: int, seed: int, labelling: Labelling
+    name: str, kind: Kind, index: pa.Table, ignored: int, seed: int, labelling: Labelling
 ) -> DatasetSummary:
     labels = class_names(index, labelling)
     readable = pc.is_null(index["error"])
@@ -290,7 +342,7 @@ def _summary(
         splits={split: pc.sum(pc.equal(splits, split)).as_py() for split in SPLITS},
         bytes=pc.sum(index["bytes"]).as_py(),
         created_at=datetime.now(UTC),
-        source=source.kind,
+        source=kind,
         task=labelling.task,
         labelling=labelling,
         groups=sorted(groups),

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from imgcls.data.labelling import FOLDERS, Labelling
 
 ENTRY_FILE = "dataset.json"
+FIXES_FILE = "fix.csv"
 MAX_NAME = 63
 TAG = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})(?::([0-9a-f]{12}|latest))?")
 """`name:version`, or `name` and `name:latest` for the newest."""
@@ -65,6 +66,8 @@ class Entry(BaseModel):
     """File in the entry's folder that is read in place of the source."""
     moved: bool = False
     """The source itself was moved here: nothing is left to compare with."""
+    fixed: str | None = None
+    """Tag of the version that this one was made of by the fixes in `FIXES_FILE`."""
 
 
 def load_entry(file: Path) -> Entry | None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgcls.data import open_dataset
 from imgcls.findings import Finding, find
+from imgcls.findings.mending import to_fixes
 
 Files = dict[str, bytes]
 
@@ -69,3 +70,111 @@ def test_a_truncated_file_is_found_and_dropped(found, clean):
     assert (finding.kind, finding.paths) == ("unreadable", ["train/cat/cut.jpg"])
     assert finding.fix is not None
     assert finding.fix.action == "drop"
+
+
+def smaller(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(data))
+    picture.resize((48, 48), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=70)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("copy", "kind", "gone"),
+    [
+        ("train/cat/copy.jpg", "near_duplicate", ["train/cat/copy.jpg"]),
+        ("test/cat/copy.jpg", "leak", ["train/cat/0.jpg"]),
+        ("train/dog/copy.jpg", "label_conflict", ["train/cat/0.jpg", "train/dog/copy.jpg"]),
+    ],
+)
+def test_a_smaller_copy_is_found_and_the_one_that_measures_or_shows_more_stays(
+    found, clean, copy, kind, gone
+):
+    [finding] = found(clean | {copy: smaller(clean["train/cat/0.jpg"])})
+    assert finding.kind == kind
+    assert finding.confidence >= 0.9
+    assert finding.fix is not None
+    assert (finding.fix.action, finding.fix.paths) == ("drop", gone)
+
+
+def test_of_contradicting_labels_the_one_of_most_copies_stays(found, clean):
+    copies = {f"train/{at}.jpg": clean["train/cat/0.jpg"] for at in ("dog/x", "cat/y")}
+    [finding] = found(clean | copies)
+    assert finding.fix is not None
+    assert finding.fix.paths == ["train/cat/y.jpg", "train/dog/x.jpg"]
+
+
+@pytest.mark.parametrize("name", ["cats", "Cat", "CATS", "c-at"])
+def test_two_names_of_one_class_are_found_and_copies_between_them_contradict_nothing(
+    found, clean, name
+):
+    more = {f"train/{name}/{n}.jpg": photo(5000 + n) for n in range(4)}
+    copy = {f"train/{name}/copy.jpg": clean["train/cat/0.jpg"]}
+    kinds = {finding.kind: finding for finding in found(clean | more | copy)}
+    assert set(kinds) == {"similar_classes", "exact_duplicate"}
+    fix = kinds["similar_classes"].fix
+    assert kinds["similar_classes"].confidence >= 0.9
+    assert fix is not None
+    assert (fix.action, fix.paths, fix.value) == ("merge", [name], "cat")
+    assert len(kinds["similar_classes"].paths) == 5
+
+
+def test_classes_that_share_pictures_look_like_one(found, clean):
+    shared = {f"train/pussy/{n}.jpg": clean[f"train/cat/{n}.jpg"] for n in range(6)}
+    kinds = [finding.kind for finding in found(clean | shared)]
+    assert kinds.count("similar_classes") == 1
+
+
+@pytest.mark.parametrize("pair", [("shirt", "skirt"), ("class1", "class2"), ("glass", "bus")])
+def test_other_names_are_other_classes(found, pair):
+    files = {
+        f"{label}/{n}.jpg": photo(100 * k + n) for k, label in enumerate(pair) for n in range(8)
+    }
+    assert found(files) == []
+
+
+def png(pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "odd"),
+    [
+        ("tiny", photo(9, side=5)),
+        ("blank", png(np.full((64, 64, 3), 255, np.uint8))),
+        ("dark", png(np.array(Image.open(io.BytesIO(photo(9)))) // 16)),
+        ("odd_aspect", png(np.array(Image.open(io.BytesIO(photo(9))).resize((400, 40))))),
+    ],
+)
+def test_an_odd_image_is_found(found, clean, kind, odd):
+    kinds = {one.kind: one for one in found(clean | {"train/cat/odd.png": odd})}
+    assert kinds[kind].paths == ["train/cat/odd.png"]
+
+
+def test_a_blurred_image_is_found_among_sharp_ones(found):
+    noise = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
+    files = {f"{'cat' if n % 2 else 'dog'}/{n}.png": png(noise[n]) for n in range(24)}
+    [finding] = found(files | {"cat/soft.jpg": photo(3)})
+    assert (finding.kind, finding.paths, finding.fix) == ("blurred", ["cat/soft.jpg"], None)
+
+
+def test_a_list_of_fixes_names_each_image_once_and_the_surest_first(found, clean):
+    faults = {
+        "test/cat/copy.jpg": clean["train/cat/0.jpg"],
+        "train/cat/copy.jpg": smaller(clean["val/dog/0.jpg"]),
+        "train/cat/bad.jpg": b"x",
+        "train/dogs/0.jpg": photo(77),
+    }
+    findings = found(clean | faults)
+    rows = to_fixes(findings, 0.9)
+    assert [row.confidence for row in rows] == sorted((r.confidence for r in rows), reverse=True)
+    assert {(row.path, row.action, row.value) for row in rows} == {
+        ("train/cat/0.jpg", "drop", ""),
+        ("train/cat/copy.jpg", "drop", ""),
+        ("val/dog/0.jpg", "drop", ""),
+        ("train/cat/bad.jpg", "drop", ""),
+        ("dogs", "merge", "dog"),
+    }
+    assert to_fixes(findings, 1.01) == []

@@ -1,0 +1,127 @@
+"""`imgcls data findings` and `imgcls data fix`: what is wrong with a dataset, and a mended one."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgcls import console
+from imgcls.cli.data import open_data
+from imgcls.cli.options import Data, Json
+from imgcls.files import write_atomic
+
+if TYPE_CHECKING:
+    from imgcls.data.fixes import FixRow
+    from imgcls.findings import Finding
+
+_LISTED = 5
+"""Findings of each kind shown to people; `--json` gives all."""
+Least = Annotated[
+    float, typer.Option(min=0, max=1, help="Only findings with at least this confidence.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")]
+
+
+def findings(
+    data: Data,
+    min_confidence: Least = 0.0,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Look for faults: copies, leaks between splits, contradicting labels, classes that are one.
+
+    Also files that cannot be read, and images that are tiny, blank, dark, blurred or of an odd
+    shape.
+
+        imgcls data findings photos.zip
+        imgcls data findings photos --min-confidence 0.9 --json
+    """
+    found = [one for one in _find(data, seed)[1] if one.confidence >= min_confidence]
+    if json:
+        console.show_json({"findings": found})
+        return
+    if not found:
+        console.note("Nothing was found.")
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for finding in found:
+        kinds[finding.kind].append(finding)
+    for kind, some in kinds.items():
+        rows = [
+            (f"{one.confidence:.2f}", one.message, ", ".join(one.paths[:2]))
+            for one in some[:_LISTED]
+        ]
+        console.show(f"{kind}: {len(some):,}", console.table(["sure", "what", "files"], rows))
+
+
+def fix(
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the list of fixes, to be reviewed.")
+    ] = None,
+    apply: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Make a new version by a reviewed list.")
+    ] = None,
+    min_confidence: Least = 0.9,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Write what would mend a dataset as a list, or make a new version by such a list.
+
+    The list is a CSV, a line an image: drop it, relabel it, move it to another split; or merge a
+    class into another. Take out what you do not want. The new version reads the same files.
+
+        imgcls data fix photos --out fix.csv
+        imgcls data fix photos --apply fix.csv
+        imgcls train photos --name photos
+    """
+    if (out is None) == (apply is None):
+        raise typer.BadParameter("give either --out FILE or --apply FILE")
+    if out is not None:
+        _write(data, out, min_confidence, seed, json)
+        return
+    assert apply is not None
+    from imgcls.data import DatasetStore
+    from imgcls.data.fixes import read_csv
+
+    rows = read_csv(apply)
+    with open_data(data, seed) as dataset:
+        tag = dataset.tag
+    summary = DatasetStore().add_fixed(tag, rows, seed=seed)
+    if json:
+        console.show_json(summary)
+        return
+    console.show(
+        f"fixed {tag} as {summary.tag}: {console.plural(summary.images, 'image')}, "
+        f"{len(summary.labels):,} classes"
+    )
+    console.note(f"To see what changed: imgcls data diff {tag} {summary.tag}")
+
+
+def _write(data: str, out: Path, least: float, seed: int, json: bool) -> None:
+    from imgcls.data.fixes import to_csv
+    from imgcls.findings.mending import to_fixes
+
+    tag, found = _find(data, seed)
+    rows = to_fixes(found, least)
+    write_atomic(out, to_csv(rows))
+    if json:
+        console.show_json({"dataset": tag, "fixes": rows})
+        return
+    console.show(f"{tag}: {len(rows):,} fixes in {out}", *_counts(rows))
+    if rows:
+        console.note(f"Review it, then: imgcls data fix {tag} --apply {out}")
+
+
+def _counts(rows: "list[FixRow]") -> list[str]:
+    counts: dict[str, int] = defaultdict(int)
+    for row in rows:
+        counts[row.action] += 1
+    return [f"  {action} {count:,}" for action, count in counts.items()]
+
+
+def _find(data: str, seed: int) -> "tuple[str, list[Finding]]":
+    from imgcls.findings import find
+
+    with open_data(data, seed) as dataset:
+        return dataset.tag, find(dataset)

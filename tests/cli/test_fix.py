@@ -1,0 +1,65 @@
+"""`imgcls data findings` and `imgcls data fix`: from a fault to a version without it."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from imgcls.cli.app import app
+from tests.fakes import class_folders
+
+
+def imgcls(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def answer(*arguments: str) -> Any:
+    result = imgcls(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Class folders with a file that cannot be read."""
+    folder = class_folders(tmp_path / "photos")
+    (next(path for path in folder.iterdir() if path.is_dir()) / "bad.jpg").write_bytes(b"x")
+    return folder
+
+
+def test_a_reviewed_list_makes_a_version_without_the_faults(photos: Path, tmp_path: Path) -> None:
+    found = answer("data", "findings", str(photos))["findings"]
+    bad = [finding["paths"][0] for finding in found if finding["kind"] == "unreadable"]
+    assert len(bad) == 1
+    table = imgcls("data", "findings", "photos")
+    assert bad[0].rpartition("/")[2] in table.stdout
+
+    out = tmp_path / "fix.csv"
+    result = imgcls("data", "fix", "photos", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert f"--apply {out}" in "".join(result.stderr.splitlines())
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"path": bad[0], "action": "drop"}.items() <= rows[0].items()
+
+    fixed = answer("data", "fix", "photos", "--apply", str(out))
+    assert fixed["unreadable"] == 0
+    assert fixed["labelling"]["fix"]
+    assert answer("data", "show", "photos")["tag"] == fixed["tag"]
+    left = answer("data", "findings", fixed["tag"])["findings"]
+    assert "unreadable" not in {finding["kind"] for finding in left}
+
+
+def test_a_list_that_does_not_fit_is_refused_in_one_line(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "fix.csv").write_text("path,action\nnowhere.jpg,drop\n")
+    result = imgcls("data", "fix", str(photos), "--apply", str(tmp_path / "fix.csv"))
+    assert result.exit_code == 1
+    assert "nowhere.jpg" in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--out", "a.csv", "--apply", "b.csv")])
+def test_either_a_list_is_written_or_one_is_applied(photos: Path, options: tuple[str, ...]) -> None:
+    assert imgcls("data", "fix", str(photos), *options).exit_code == 2
