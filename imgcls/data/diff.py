@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from imgcls.data.store import DatasetStore
+    from imgcls.data.summary import DatasetSummary
 
 LISTED = 1_000
 """Images listed of each kind at most; the counts are of all."""
@@ -89,14 +90,13 @@ def diff_versions(store: "DatasetStore", old: str, new: str, *, seed: int = 0) -
     Raises `DatasetNotFound`, and `BadDataset` where an index is damaged.
     """
     before, after = store.get(old), store.get(new)
-    rows_before = _rows(store.index(before.tag, seed=seed), before.task == "regression")
-    rows_after = _rows(store.index(after.tag, seed=seed), after.task == "regression")
-    same = rows_before & rows_after
-    pairs, went, came = _paired(rows_before - same, rows_after - same)
+    left, right = (_table(store, version, seed) for version in (before, after))
+    left, right, same = _without_same(left, right)
+    pairs, went, came = _paired(_rows(left), _rows(right))
     return DatasetDiff(
         old=before.tag,
         new=after.tag,
-        same=len(same),
+        same=same + sum(was == now for was, now in pairs),
         came=_images(came),
         went=_images(went),
         relabelled=_changes(pairs, "label"),
@@ -106,12 +106,36 @@ def diff_versions(store: "DatasetStore", old: str, new: str, *, seed: int = 0) -
     )
 
 
-def _rows(index: "pa.Table", regression: bool) -> set[_Row]:
-    """Paths are different in one dataset, and so are its rows."""
-    names = ("path", "target" if regression else "label", "split", "content_hash")
-    columns = [index[name].to_pylist() for name in names]
-    rows = zip(*columns, strict=True)
-    return {_Row(path, label, split, content or "") for path, label, split, content in rows}
+def _table(store: "DatasetStore", version: "DatasetSummary", seed: int) -> "pa.Table":
+    """The columns of `_Row`; a path is there once."""
+    label = "target" if version.task == "regression" else "label"
+    index = store.index(version.tag, seed=seed)
+    return index.select(["path", label, "split", "content_hash"]).rename_columns(_Row._fields)
+
+
+def _without_same(left: "pa.Table", right: "pa.Table") -> "tuple[pa.Table, pa.Table, int]":
+    """What is left of both without the rows that they share, and how many those are.
+
+    Most rows are, and what is left becomes Python objects.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if left.schema.types != right.schema.types:  # labels on one side, targets on the other
+        return left, right, 0
+    at = pc.index_in(right["path"], value_set=left["path"])
+    there = left.take(at)
+    same = np.ones(len(right), bool)
+    for name in _Row._fields:
+        same &= pc.equal(there[name], right[name]).fill_null(False).to_numpy()
+    gone = np.ones(len(left), bool)
+    gone[at.filter(same).to_numpy()] = False
+    return left.filter(gone), right.filter(~same), int(same.sum())
+
+
+def _rows(table: "pa.Table") -> set[_Row]:
+    columns = zip(*(table[name].to_pylist() for name in _Row._fields), strict=True)
+    return {_Row(path, label, split, content or "") for path, label, split, content in columns}
 
 
 def _paired(

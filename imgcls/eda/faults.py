@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from imgcls.data.twins import SURE
 from imgcls.eda.pictures import Pictures
 from imgcls.page import table, text
 
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from imgcls.data import Dataset
     from imgcls.findings import Finding, Kind
 
-HIGH = 0.9
-"""Findings of this confidence and more are meant to be right."""
 _SHOWN = 18
 """Findings of a kind shown at most, the surest."""
 _PICTURES = 8
@@ -48,7 +47,7 @@ def overview(findings: Sequence["Finding"]) -> str:
     """How many of each kind there are."""
     if not findings:
         return "<h2>Findings</h2><p>Nothing was found to be wrong with it.</p>"
-    surest = Counter(finding.kind for finding in findings if finding.confidence >= HIGH)
+    surest = Counter(finding.kind for finding in findings if finding.confidence >= SURE)
     rows = [
         (
             KINDS[kind][0],
@@ -58,7 +57,7 @@ def overview(findings: Sequence["Finding"]) -> str:
         )
         for kind, group in _by_kind(findings).items()
     ]
-    columns = ("", "findings", f"confidence {HIGH:.0%} or more", "images in them")
+    columns = ("", "findings", f"confidence {SURE:.0%} or more", "images in them")
     return "<h2>Findings</h2>" + table(columns, rows)
 
 

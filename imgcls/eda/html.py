@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imgcls.data.layout import SPLITS
+from imgcls.data.twins import SURE
 from imgcls.eda import charts, faults, pictures
 from imgcls.eda.samples import MAX_CLASSES, choose
 from imgcls.page import document, table, text, tile
@@ -41,7 +42,7 @@ def page(dataset: "Dataset", profile: "Profile", findings: Sequence["Finding"]) 
 def _headline(dataset: "Dataset", profile: "Profile", findings: Sequence["Finding"]) -> str:
     overall = profile.overall
     counts = [group.images for group in profile.classes.values() if group.images]
-    surest = sum(finding.confidence >= faults.HIGH for finding in findings)
+    surest = sum(finding.confidence >= SURE for finding in findings)
     tiles = [tile("images", f"{overall.images:,}", _bytes(overall.bytes_total))]
     if counts:
         times = f"largest / smallest: {max(counts) / min(counts):.1f}"

@@ -7,7 +7,9 @@ arguments.
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,9 @@ MAX_COUNT = 20
 """Images of a class at most."""
 SIDE = 96
 """Longest side of a small picture, in pixels."""
+_LARGE = {"width": 4_000, "height": 4_000, "bytes": 16 * 2**20}
+"""Images above one of these are read one at a time: their pixels must not add up in memory."""
+_one_at_a_time = Lock()
 _TARGET_BINS = 8
 _GAP, _NAME_WIDTH, _FONT = 6, 190, 14
 _NAME_CHARS = 24
@@ -78,8 +83,10 @@ def thumbnails(dataset: "Dataset", rows: Sequence[int], side: int = SIDE) -> lis
     pixel becomes a square of them. An image that cannot be read is a grey square."""
 
     def one(row: int) -> Image.Image:
+        large = any((dataset.index[name][row].as_py() or 0) > _LARGE[name] for name in _LARGE)
         try:
-            pixels = images.decode(dataset.read(row), min_size=(side, side))
+            with _one_at_a_time if large else nullcontext():
+                pixels = images.decode(dataset.read(row), min_size=(side, side))
         except BadImage:
             return Image.new("RGB", (side, side), _MISSING)
         picture = Image.fromarray(pixels)

@@ -87,6 +87,13 @@ def test_small_images_are_enlarged_and_bad_ones_grey(colours):
     assert bad.getpixel((0, 0)) == (0xDD, 0xE1, 0xE8)
 
 
+def test_very_long_images_are_shown_too(colours):
+    (colours / "green" / "long.png").write_bytes(png("green", (5_000, 3)))
+    with open_dataset(colours) as dataset:
+        names = [dataset.name(row) for row in range(len(dataset))]
+        assert thumbnails(dataset, [names.index("green/long.png")])[0].size == (96, 1)
+
+
 def test_targets_are_shown_by_their_range(tmp_path):
     lines = ["path,target"]
     for n in range(40):
