@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Literal, TypedDict, Unpack
 
@@ -62,6 +62,8 @@ class Told(TypedDict, total=False):
     epochs: int | None
     metrics: dict[str, float] | None
     message: str | None
+    spent: float | None
+    """Seconds that the stage has taken, those of an earlier run that it goes on from included."""
 
 
 class JobRequest(BaseModel):
@@ -98,6 +100,7 @@ class JobEvent(BaseModel):
     time: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     stage: str
     stage_began: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    """Of a stage that an earlier run had begun: as if that had gone on until now."""
     started_at: AwareDatetime | None = None
     """When the job's turn came."""
     progress: float | None = None
@@ -142,8 +145,8 @@ class Jobs:
         """Start the training of a job that came to no model again, as a new job.
 
         A network's goes on behind the last epoch that the old job finished; that job's checkpoint
-        becomes the new one's. Raises `JobNotFound`, `JobOver` where the job has succeeded,
-        `Conflict` where it is not over, and as `start` does.
+        becomes the new one's. A search goes on with what it has found. Raises `JobNotFound`,
+        `JobOver` where the job has succeeded, `Conflict` where it is not over, and as `start` does.
         """
         with locked(self.root / "start.lock"):
             folder = self._folder(job_id)
@@ -154,6 +157,10 @@ class Jobs:
                 raise JobOver(f"The job {job_id} has succeeded: its model is {job.tag}.")
             self._make_room(keep=folder)
             request = JobRequest.model_validate_json((folder / "request.json").read_bytes())
+            # Begun afresh it is once only.
+            if request.search is not None and "trials" in job.metrics:
+                plan = request.search.model_copy(update={"fresh": False})
+                request = request.model_copy(update={"search": plan})
             return self._start(request, folder / CHECKPOINT_DIR)
 
     def _start(self, request: JobRequest, checkpoint: Path | None = None) -> Job:
@@ -345,6 +352,8 @@ class JobWriter:
             event.started_at = event.time
         if last and last.stage == stage:
             event.stage_began = last.stage_began
+        if spent := told.get("spent"):
+            event.stage_began = min(event.stage_began, event.time - timedelta(seconds=spent))
         event.epoch = epoch if epoch is not None or last is None else last.epoch
         event.epochs = epochs if epochs is not None or last is None else last.epochs
         event.metrics = (last.metrics if last else {}) | (metrics or {})

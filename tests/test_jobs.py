@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from imgcls.errors import Busy, Conflict, JobNotFound, JobOver
-from imgcls.jobs import CHECKPOINT_DIR, JobRequest, Jobs, _is_locked
+from imgcls.jobs import CHECKPOINT_DIR, JobRequest, Jobs, JobWriter, _is_locked
 from imgcls.schemas import Job
+from imgcls.searches import SearchPlan
 from imgcls.settings import get_settings
 
 TRAINERS = Path(__file__).parent / "trainers"
@@ -158,6 +159,41 @@ def test_what_came_to_no_model_goes_on_as_a_new_job_with_its_checkpoint(
         jobs.resume(second.id)
     with pytest.raises(JobNotFound):
         jobs.resume("nothing")
+
+
+def test_the_time_left_of_a_resumed_training_is_at_the_speed_of_all_its_epochs() -> None:
+    jobs = jobs_with("halfway")
+    job = until(jobs, jobs.start(request()), "running")
+    deadline = time.monotonic() + 20
+    while (now := jobs.get(job.id)).epoch != 2:
+        assert time.monotonic() < deadline, now
+        time.sleep(0.05)
+    assert now.progress == 0.5
+    assert now.eta_seconds == pytest.approx(100, abs=15)
+    jobs.cancel(job.id)
+
+
+def test_a_search_that_was_begun_afresh_does_not_forget_again_when_it_goes_on() -> None:
+    jobs = jobs_with("endless")
+    plan = SearchPlan(budget=60, fresh=True)
+    fresh = request().model_copy(update={"search": plan})
+
+    def resumed(job: Job) -> Job:
+        jobs.cancel(job.id)
+        return jobs.resume(job.id)
+
+    def asked(job: Job) -> bool:
+        told = json.loads((jobs.root / job.id / "request.json").read_text())
+        return bool(told["search"]["fresh"])
+
+    first = until(jobs, jobs.start(fresh), "running")
+    second = until(jobs, resumed(first), "running")
+    assert asked(second)  # it had not begun to search
+    jobs.cancel(second.id)
+    JobWriter(jobs.root / second.id).emit("searching", metrics={"trials": 3})
+    third = jobs.resume(second.id)
+    assert not asked(third)
+    jobs.cancel(third.id)
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "../jobs", "nothing", "a/b", "*"])

@@ -35,11 +35,22 @@ def throttled(emit: OnEvent, stage: str, *, at: float = 0.0, share: float = 1.0)
 
 
 def epoch_reporter(emit: OnEvent, epochs: int) -> Callable[[dict[str, float]], None]:
-    """What training loops call after every epoch, as events with the figures of that epoch."""
+    """What training loops call after every epoch, those of a checkpoint included, as events with
+    the figures of that epoch."""
+    spent = 0.0
 
     def report(row: dict[str, float]) -> None:
+        nonlocal spent
+        spent += row["seconds"]
         epoch = int(row["epoch"])
         shown = {k: v for k, v in row.items() if k.startswith(("train_", "val_"))}
-        emit("training", progress=epoch / epochs, epoch=epoch, epochs=epochs, metrics=shown)
+        emit(
+            "training",
+            progress=epoch / epochs,
+            epoch=epoch,
+            epochs=epochs,
+            metrics=shown,
+            spent=spent,
+        )
 
     return report
