@@ -3,7 +3,7 @@
 Every mark has a title that browsers show under the pointer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from imgcls.eda.types import Rgb
@@ -14,6 +14,11 @@ _WIDTH = 960
 _LINE, _NAME = 24, 220
 _NAME_CHARS = 30
 _HEIGHT, _AXIS, _LEFT = 180, 24, 56
+
+
+def number(value: float) -> str:
+    """In up to four digits or with all before the point, never as a power of ten where that can be read."""
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def legend(series: Sequence[str]) -> str:
@@ -53,16 +58,22 @@ def bars(rows: Sequence[tuple[str, Mapping[str, int], Rgb | None]], what: str) -
 
 
 def histogram(
-    edges: Sequence[float], counts: Mapping[str, Sequence[int]], what: str, *, width: int = _WIDTH
+    edges: Sequence[float],
+    counts: Mapping[str, Sequence[int]],
+    what: str,
+    *,
+    width: int = _WIDTH,
+    shown: Callable[[float], str] = number,
 ) -> str:
-    """Bins between `edges` (one more than there are bins), the splits on top of each other."""
+    """Bins between `edges` (one more than there are bins), all of them drawn equally wide, the
+    splits on top of each other; `shown` writes an edge."""
     totals = [sum(part) for part in zip(*counts.values(), strict=True)]
     largest = max(totals, default=0) or 1
     step = (width - _LEFT) / max(1, len(totals))
     marks = [_tick(largest, 12, width), _tick(0, _HEIGHT, width)]
     for at in range(len(totals)):
         bottom = float(_HEIGHT)
-        between = f"{edges[at]:.4g} to {edges[at + 1]:.4g}"
+        between = f"{shown(edges[at])} to {shown(edges[at + 1])}"
         for split, part in counts.items():
             height = (_HEIGHT - 12) * part[at] / largest
             bottom -= height
@@ -75,7 +86,7 @@ def histogram(
         anchor = "start" if at == 0 else "end" if at == len(totals) else "middle"
         marks.append(
             f'<text class=pale x="{_LEFT + at * step:.1f}" y="{_HEIGHT + 17}" '
-            f'text-anchor="{anchor}">{edges[at]:.4g}</text>'
+            f'text-anchor="{anchor}">{shown(edges[at])}</text>'
         )
     return _svg(marks, width, _HEIGHT + _AXIS, what)
 
@@ -120,6 +131,8 @@ STYLE = """
 .chart { width: 100%; height: auto; font-size: 13px; }
 .chart text { fill: #1d2330; } .chart .pale { fill: #525b6b; font-variant-numeric: tabular-nums; }
 .chart .grid { stroke: #dde1e8; } .chart circle { fill: #3f6fb5; fill-opacity: .45; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
+.charts h3 { font-size: .95rem; margin: 0 0 .2rem; }
 .legend { margin: .2rem 0 .6rem; font-size: .85rem; color: #525b6b; }
 .key { margin-right: 1rem; } .key i { display: inline-block; width: .8em; height: .8em;
   margin-right: .35em; border-radius: 2px; vertical-align: -.05em; }

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from imgcls.eda.types import GroupStats, Profile, Rgb
     from imgcls.findings import Finding
 
+_LOOKS = {
+    "brightness": "Brightness: mean grey, 0 is black and 255 white",
+    "blur": "Sharpness: variance of the Laplacian of grey",
+    "aspect": "Aspect: width / height",
+    "file_size": "File size",
+    "width": "Width in pixels",
+    "height": "Height in pixels",
+}
+"""Histograms of the profile that are drawn."""
 _TABLE = 200
 """Classes in the table at most."""
 _COLUMNS = ("", "images", "unreadable", "copies", "width", "height", "bytes", "mean RGB", "std RGB")
@@ -32,6 +41,7 @@ def page(dataset: "Dataset", profile: "Profile", findings: Sequence["Finding"]) 
         _classes(profile),
         _target(profile),
         _samples(dataset),
+        _looks(profile),
         _sizes(profile),
         _splits(profile),
     ]
@@ -98,6 +108,24 @@ def _samples(dataset: "Dataset") -> str:
     chosen = choose(dataset)
     left = _largest(len(chosen), len(dataset.labels))
     return f"<h2>Samples</h2><p>{left}Chosen at random.</p>" + pictures.strips(dataset, chosen)
+
+
+def _looks(profile: "Profile") -> str:
+    drawn = []
+    for name, title in _LOOKS.items():
+        edges = profile.edges.get(name, [])
+        if len(edges) > 2:  # else all are alike
+            counts = {split: profile.splits[split].histograms[name] for split in SPLITS}
+            shown = _bytes if name == "file_size" else charts.number
+            chart = charts.histogram(edges, counts, title, width=460, shown=shown)
+            drawn.append(f"<div><h3>{title}</h3>{chart}</div>")
+    if not drawn:
+        return ""
+    return (
+        "<h2>What the images are like</h2>"
+        + charts.legend(SPLITS)
+        + f"<div class=charts>{''.join(drawn)}</div>"
+    )
 
 
 def _sizes(profile: "Profile") -> str:
