@@ -10,16 +10,17 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from imgcls.card import Preprocessing
 from imgcls.errors import BadImage, BrokenImage, EmptyImage, ImageTooLarge, UnsupportedImage
-from imgcls.settings import get_settings
+
+if TYPE_CHECKING:
+    from imgcls.card import Preprocessing
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -111,7 +112,7 @@ def decode(
             ) from err
 
 
-def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
+def resize(pixels: Pixels, preprocessing: "Preprocessing") -> Pixels:
     """Bring `uint8 [H, W, 3]` to the model's size, antialiased bilinear."""
     height, width = preprocessing.height, preprocessing.width
     if pixels.shape[:2] == (height, width):
@@ -126,7 +127,7 @@ def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     return np.asarray(image)
 
 
-def load(data: bytes, preprocessing: Preprocessing, *, max_pixels: int | None = None) -> Pixels:
+def load(data: bytes, preprocessing: "Preprocessing", *, max_pixels: int | None = None) -> Pixels:
     """Encoded image to the model's `uint8 [height, width, 3]`: decode, then resize."""
     size = (preprocessing.height, preprocessing.width)
     return resize(decode(data, min_size=size, max_pixels=max_pixels), preprocessing)
@@ -270,10 +271,13 @@ def _check_pixels(width: int, height: int, max_pixels: int | None) -> None:
         raise ImageTooLarge(
             f"The image has {width} x {height} pixels; at most {_MAX_SIDE:,} a side are accepted."
         )
-    limit = get_settings().max_image_pixels if max_pixels is None else max_pixels
-    if width * height > limit:
+    if max_pixels is None:
+        from imgcls.settings import get_settings  # here: the children of a scan do without
+
+        max_pixels = get_settings().max_image_pixels
+    if width * height > max_pixels:
         raise ImageTooLarge(
-            f"The image has {width} x {height} pixels; at most {limit:,} are accepted. "
+            f"The image has {width} x {height} pixels; at most {max_pixels:,} are accepted. "
             "Send a smaller one."
         )
     if width < 1 or height < 1:

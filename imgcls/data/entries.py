@@ -106,6 +106,15 @@ def safe_name(name: str) -> str:
     return name
 
 
+def safe_names(names: list[str]) -> list[str]:
+    """`safe_name` of each."""
+    text = "\n".join(["", *names])
+    # Looking once at all names is enough, unless something in one of them asks for more.
+    if not any(mark in text for mark in ("..", ":", "\n/", "\n.")):
+        return names
+    return [safe_name(name) for name in names]
+
+
 def printable(name: str) -> str:
     """The name as valid UTF-8: bytes that no encoding explains become escapes."""
     if name.isascii():
@@ -124,6 +133,11 @@ class Budget:
         """One more file of `size` bytes. Raises `BadArchive` above a limit."""
         self.files += 1
         self._spend(self.files, self.max_files, "files", size)
+
+    def spend_all(self, sizes: Ints) -> None:
+        """As `spend`, for many files."""
+        self.files += len(sizes)
+        self._spend(self.files, self.max_files, "files", sum(sizes.tolist()))
 
     def spend_header(self, size: int) -> None:
         """One more folder, or header of `size` bytes that belongs to a file. As `spend`."""

@@ -7,15 +7,28 @@ included. The data itself is read by `reader.py`.
 
 import os
 import struct
+from typing import Any
 
-from imgcls.data.entries import Budget, Listing, is_image, is_litter, make_entries, safe_name
+import numpy as np
+import numpy.typing as npt
+
+from imgcls.data.entries import Budget, Listing, is_image, is_litter, make_entries, safe_names
 from imgcls.errors import BadArchive
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_CENTRAL = struct.Struct("<4sxB2x2H4x3L3H4x2L")
-"""Signature, system, flags, method, CRC, packed, size, three lengths, attributes, offset."""
+_CENTRAL = np.dtype(
+    [
+        *[("signature", "S4"), ("made_by", "u1"), ("system", "u1"), ("needs", "<u2")],
+        *[("flags", "<u2"), ("method", "<u2"), ("time", "<u4"), ("crc", "<u4")],
+        *[("packed", "<u4"), ("size", "<u4"), ("name", "<u2"), ("extra", "<u2")],
+        *[("comment", "<u2"), ("disk", "<u2"), ("internal", "<u2"), ("external", "<u4")],
+        ("offset", "<u4"),
+    ]
+)
+"""The fixed part of an entry; `name`, `extra` and `comment` are lengths."""
+_LENGTHS, _LENGTHS_AT = struct.Struct("<3H"), 28
 _MAX_COMMENT = 65_535
 _U32 = 0xFFFFFFFF
 _ENCRYPTED = 0x1
@@ -79,43 +92,65 @@ def _directory(fd: int) -> tuple[bytes, int, int]:
 
 def _list(fd: int, budget: Budget) -> Listing:
     directory, count, before = _directory(fd)
-    found: dict[str, tuple[int, int, int, int, int]] = {}
-    others = position = 0
-    for _ in range(count):
-        signature, system, flags, method, crc, packed, size, *lengths, external, offset = (
-            _CENTRAL.unpack_from(directory, position)
+    records, starts = _records(directory, count)
+    names = []
+    for start, length in zip(starts.tolist(), records["name"].tolist(), strict=True):
+        names.append(_decode(directory[start : start + length]))
+    names = safe_names(names)
+    packed, size, offset = (records[key].astype(np.int64) for key in ("packed", "size", "offset"))
+    for row in np.flatnonzero(np.maximum(np.maximum(packed, size), offset) == _U32).tolist():
+        start = int(starts[row]) + int(records["name"][row])
+        extra = directory[start : start + int(records["extra"][row])]
+        packed[row], size[row], offset[row] = _zip64(
+            extra, int(packed[row]), int(size[row]), int(offset[row])
         )
-        name_length, extra_length, comment_length = lengths
-        if signature != b"PK\x01\x02":
-            raise BadArchive("The zip archive is damaged: its list of files breaks off.")
-        position += _CENTRAL.size
-        raw = directory[position : position + name_length]
-        position += name_length
-        if _U32 in (packed, size, offset):
-            extra = directory[position : position + extra_length]
-            packed, size, offset = _zip64(extra, packed, size, offset)
-        position += extra_length + comment_length
-        name = safe_name(_decode(raw))
-        if name.endswith("/"):
-            continue
-        budget.spend(size)
+    files = np.array([name[-1:] != "/" for name in names], bool)
+    budget.spend_all(size[files])
+    links = (records["system"] == _UNIX) & ((records["external"] >> 16) & _FILE_TYPE == _LINK)
+    others = 0
+    found: dict[str, int] = {}
+    for row in np.flatnonzero(files & ~links).tolist():
+        name = names[row]
         if is_litter(name):
             continue
-        if system == _UNIX and (external >> 16) & _FILE_TYPE == _LINK:
-            continue
-        if not is_image(name):
+        if is_image(name):
+            # A name given twice: the later one counts, as it would after unpacking.
+            found[name] = row
+        else:
             others += 1
-            continue
-        if flags & _ENCRYPTED:
-            raise BadArchive(f"{name[:200]!r} is encrypted; pack the archive without a password.")
-        if method not in (STORED, DEFLATED):
-            raise BadArchive(
-                f"{name[:200]!r} is packed with method {method}; pack the archive again with "
-                "deflate, or without compression."
-            )
-        # A name given twice: the later one counts, as it would after unpacking.
-        found[name] = (offset + before, packed, size, method, crc)
-    return Listing("zip", make_entries(list(found), list(found.values())), others)
+    rows = np.fromiter(found.values(), np.int64, len(found))
+    _check_readable(names, records, rows)
+    columns = (offset + before, packed, size, records["method"], records["crc"])
+    numbers = np.stack([np.asarray(column[rows], np.int64) for column in columns], axis=1)
+    return Listing("zip", make_entries(list(found), numbers), others)
+
+
+def _records(directory: bytes, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """The fixed parts of all entries, and where their names begin."""
+    fixed, starts, position = [], [], 0
+    for _ in range(count):
+        name, extra, comment = _LENGTHS.unpack_from(directory, position + _LENGTHS_AT)
+        start = position + _CENTRAL.itemsize
+        fixed.append(directory[position:start])
+        starts.append(start)
+        position = start + name + extra + comment
+    records = np.frombuffer(b"".join(fixed), _CENTRAL)
+    if position > len(directory) or (records["signature"] != b"PK\x01\x02").any():
+        raise BadArchive("The zip archive is damaged: its list of files breaks off.")
+    return records, np.array(starts, np.int64)
+
+
+def _check_readable(
+    names: list[str], records: npt.NDArray[Any], rows: npt.NDArray[np.int64]
+) -> None:
+    flags, methods = records["flags"][rows], records["method"][rows]
+    for row in rows[(flags & _ENCRYPTED) != 0].tolist():
+        raise BadArchive(f"{names[row][:200]!r} is encrypted; pack the archive without a password.")
+    for row in rows[(methods != STORED) & (methods != DEFLATED)].tolist():
+        raise BadArchive(
+            f"{names[row][:200]!r} is packed with method {records['method'][row]}; pack the "
+            "archive again with deflate, or without compression."
+        )
 
 
 def _decode(raw: bytes) -> str:
