@@ -17,7 +17,7 @@ _HEIGHT, _AXIS, _LEFT = 180, 24, 56
 
 
 def number(value: float) -> str:
-    """In up to four digits or with all before the point, never as a power of ten where that can be read."""
+    """With four digits, or all of those before the point."""
     return f"{value:,.0f}" if 1_000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
