@@ -65,8 +65,8 @@ def _headline(dataset: "Dataset", profile: "Profile", findings: Sequence["Findin
         tiles.append(tile(split, f"{images:,}", f"{images / max(1, overall.images):.0%}"))
     tiles.append(tile("findings", f"{len(findings):,}", f"{surest:,} of high confidence"))
     subtitle = (
-        f"<p>{text(dataset.contents)} in a {dataset.kind}. Splits that it does not state are those "
-        f"of seed {profile.seed}. Figures are of the images that can be read.</p>"
+        f"<p>A {dataset.kind} with {text(dataset.contents)}. Splits that it does not state are "
+        f"those of seed {profile.seed}. Figures are of the images that can be read.</p>"
     )
     return f"<h1>{text(profile.tag)}</h1>{subtitle}<div>{''.join(tiles)}</div>"
 
@@ -95,10 +95,12 @@ def _target(profile: "Profile") -> str:
     target = profile.target
     if target is None:
         return ""
+    groups = ", ".join(f"{text(name)} ({n:,})" for name, n in list(target.groups.items())[:_TABLE])
+    groups = groups and f" Groups: {groups}."
     return (
         f"<h2>{text(target.name)}</h2><p>Mean {target.mean:.4g}, deviation {target.std:.4g}. "
         f"Always saying the median, {target.median:.4g}, is wrong by {target.mae_of_median:.4g} on "
-        "average.</p>"
+        f"average.{groups}</p>"
         + charts.legend(SPLITS)
         + charts.histogram(target.edges, target.counts, "Images by target, by split")
     )
@@ -133,10 +135,12 @@ def _sizes(profile: "Profile") -> str:
     points = [(size.width, size.height, size.images) for size in sizes.sizes]
     common = ", ".join(f"{wide:,} x {high:,} ({n:,})" for wide, high, n in points[:5])
     formats = ", ".join(f"{text(name)} {n:,}" for name, n in profile.overall.formats.items())
+    heading = f"<h2>Sizes and formats</h2><p>{formats}. "
+    if sizes.total == 1:
+        return f"{heading}All are {points[0][0]:,} x {points[0][1]:,} pixels.</p>"
     return (
-        f"<h2>Sizes and formats</h2><p>{formats}. {sizes.total:,} different sizes; the most "
-        f"frequent: {common}. Images on the line are square.</p>"
-        + charts.bubbles(points, "Widths and heights, in pixels")
+        f"{heading}{sizes.total:,} different sizes; the most frequent: {common}. Images on the "
+        "line are square.</p>" + charts.bubbles(points, "Widths and heights, in pixels")
     )
 
 

@@ -81,7 +81,7 @@ def test_figures_samples_and_findings_are_shown(colours: Path) -> None:
     told = " ".join(shown.text.split())
     for words in ("One image in several splits", "leak.jpg", "One image under several labels",
                   "lie.jpg", "Files that cannot be read", "train/green/cut.jpg", "37 images",
-                  "28 x 24 (110)", "JPEG 110"):  # fmt: skip
+                  "JPEG 110. All are 28 x 24 pixels."):  # fmt: skip
         assert words in told
     pictures = shown.pictures()
     assert len(pictures) >= 3 * 8 + 4
