@@ -129,7 +129,7 @@ class Stages:
             )
         self._task: TaskID | None = None
         self._stage = ""
-        self._begun = self._printed = 0.0
+        self._begun = self._printed = self._share = 0.0
         self._line = self._said = ""
 
     def __enter__(self) -> "Stages":
@@ -163,9 +163,10 @@ class Stages:
         fresh = stage != self._stage
         if fresh:
             self._finish()
-            self._stage, self._begun = stage, now
-        if eta is None and share and share < 1:
-            eta = (now - self._begun) * (1 - share) / share
+            self._stage, self._begun, self._share = stage, now, share or 0.0
+        # What an interrupted stage had done before took none of the time.
+        if eta is None and share is not None and self._share < share < 1:
+            eta = (now - self._begun) * (1 - share) / (share - self._share)
         parts = [f"{share:.0%}"] if share is not None else []
         parts += [detail] if detail else []
         parts += [f"{span(eta)} left"] if eta and share is not None and share < 1 else []

@@ -20,7 +20,7 @@ NAME = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 """A model's or dataset's name, as a regular expression."""
 VERSION = r"[a-z0-9][a-z0-9._-]{0,62}"
 _ABANDONED = 24 * 3600
-"""Seconds after which the folder of unfinished work belongs to nobody."""
+"""Seconds after which unfinished work belongs to nobody."""
 
 
 def check_name(name: str, what: str = "name") -> str:
@@ -104,14 +104,20 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     Folders of the same prefix that killed processes left behind are removed on the way.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
+    sweep(parent, prefix)
     with tempfile.TemporaryDirectory(
         prefix=prefix, dir=parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
+
+
+def sweep(parent: Path, prefix: str) -> None:
+    """Remove files and folders of unfinished work that nobody has touched for a day."""
+    for left in parent.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+                left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

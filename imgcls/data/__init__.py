@@ -1,6 +1,6 @@
 """Datasets: an archive or a folder of labelled images, and the index of one pass over it.
 
-    entries -> zips, tars, folders -> reader -> pixelwise, measure -> scan (worker)
+    entries -> zips, tars, folders -> reader -> pixelwise, measure -> journal, scan (worker)
             -> layout, splits -> index -> source, dataset -> store -> opening, diff
     pattern, where -> labelling -> fields (with layout); tables
 

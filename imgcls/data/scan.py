@@ -2,7 +2,7 @@
 
 Decoding lets go of the interpreter lock, the rest of the work on a small image does not: of 60 us
 of processor time for a 32 x 32 JPEG, 27 are the decoder's, so threads wait for each other. A child
-costs about one second of processor time before its first image, so small sets do without.
+costs about half a second of processor time before its first image, so small sets do without.
 
 Children are started as `python -m imgcls.data.worker` and not by `multiprocessing`: nothing of the
 parent's main module runs again (a server, a notebook, a script without a guard), and they import
@@ -23,6 +23,7 @@ import numpy as np
 
 from imgcls.data import messages
 from imgcls.data.entries import Entries, Kind
+from imgcls.data.journal import Journal, journal_key
 from imgcls.data.measure import Measures, join, measure
 from imgcls.data.reader import Reader
 from imgcls.errors import BY_CODE, ImgclsError
@@ -42,7 +43,9 @@ class Scanner(Protocol):
 
 _CHUNK_FILES, _CHUNK_BYTES = 256, 4 * 2**20
 _PROCESS_FILES = 20_000
-"""From here on a child's start (about a second of one core) is won back."""
+"""From here on a child's start (about half a second of one core) is won back."""
+_KEEP_FILES, _KEEP_BYTES = 10_000, 256 * 2**20
+"""From either on a pass takes so long that it is kept for the case that it is interrupted."""
 _MAX_THREADS = 8
 
 
@@ -54,11 +57,14 @@ def scan(
     progress: Progress | None = None,
     threads: int | None = None,
     processes: int | None = None,
+    journal: Path | None = None,
 ) -> Measures:
     """Measures in the order of `entries`, which must be sorted by offset.
 
     `threads` (the caller's included) and `processes` default to what suits the number of files
-    and of cores. Raises `BadDataset` where the source cannot be opened.
+    and of cores. `journal` is a file that keeps what has been measured: where it is there already,
+    from a pass over the same entries, that pass goes on. Raises `BadDataset` where
+    the source cannot be opened.
     """
     cores = usable_cores()
     large = len(entries) >= _PROCESS_FILES
@@ -66,7 +72,11 @@ def scan(
         processes = cores - 1 if large else 0
     if threads is None:
         threads = 1 if processes else min(cores, _MAX_THREADS)
-    return _Scan(kind, path, entries, progress).run(threads, processes)
+    work = _Scan(kind, path, entries, progress)
+    if len(entries) < _KEEP_FILES and entries.packed.sum() < _KEEP_BYTES:
+        journal = None
+    with Journal(journal, work.key) as kept:
+        return work.run(threads, processes, kept)
 
 
 class _Scan:
@@ -77,14 +87,21 @@ class _Scan:
         self._max_pixels = get_settings().max_image_pixels
         self._progress = progress or (lambda done, total: None)
         chunks = slices(entries, _CHUNK_FILES, _CHUNK_BYTES)
+        self.key = journal_key(entries, self._max_pixels, chunks)
         self._todo = deque(enumerate(chunks))
+        self._kept: Journal | None = None
         self._found: list[Measures | None] = [None] * len(chunks)
         self._done = self._reported = 0
         self._failure: BaseException | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._changed = threading.Condition()
 
-    def run(self, threads: int, processes: int) -> Measures:
+    def run(self, threads: int, processes: int, kept: Journal) -> Measures:
+        for number, part in kept.found.items():
+            self._store(number, part)
+        self._todo = deque(chunk for chunk in self._todo if chunk[0] not in kept.found)
+        self._kept = kept
+        self._report()
         helpers = [threading.Thread(target=self._help_by_child) for _ in range(processes)]
         helpers += [threading.Thread(target=self._help_by_thread) for _ in range(threads - 1)]
         for helper in helpers:
@@ -132,6 +149,8 @@ class _Scan:
         with self._changed:
             self._found[number] = part
             self._done += len(part)
+            if self._kept is not None:
+                self._kept.add(number, part)
             self._changed.notify_all()
 
     def _fail(self, err: BaseException) -> None:

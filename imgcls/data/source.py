@@ -4,6 +4,7 @@ A fingerprint tells cheaply whether a source is still the one that was indexed: 
 an archive, the listing of a folder.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,12 @@ class Source:
     data: Path
     fingerprint: str
     listing: Listing
+
+    @property
+    def key(self) -> str:
+        """Of this state of this source, fit for the name of a file."""
+        text = os.fsencode(self.path) + b"\0" + self.fingerprint.encode()
+        return hashlib.blake2b(text, digest_size=10).hexdigest()
 
 
 def fingerprint(path: Path) -> str | None:

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,7 +42,7 @@ from imgcls.data.summary import (
 )
 from imgcls.data.tables import Table, read_table
 from imgcls.errors import BadArgument, BadDataset, DatasetInUse, DatasetNotFound
-from imgcls.files import locked, scratch
+from imgcls.files import locked, scratch, sweep
 from imgcls.settings import get_settings
 
 Found = list[tuple[Path, Entry]]
@@ -170,9 +171,13 @@ class DatasetStore:
         labelling = _resolved(labelling, rows)
         if not move and (known := self._find(path, name, labelling)) is not None:
             return known
+        sweep(self.root, ".pass-")
         with scratch(self.root, ".tmp-") as work:
             unique = uuid4().hex[:12]
             source = open_source(path, work / f"archive-{unique}.tar")
+            journal = self.root / f".pass-{source.key}"
+            if scanner is scan and not move:
+                scanner = partial(scan, journal=journal)
             index, ignored = index_source(source, progress, labelling, rows, scanner)
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
@@ -188,6 +193,7 @@ class DatasetStore:
                 if fingerprint(path) != entry.fingerprint:
                     raise BadDataset(f"{path} changed while it was read; add it again.")
                 folder = self._publish(entry, work, source.data)
+            journal.unlink(missing_ok=True)
             if move:
                 path.unlink(missing_ok=True)
             return folder, entry

@@ -1,0 +1,118 @@
+"""Journal: what an interrupted pass has measured already, so that the next one goes on from there.
+
+One file of messages, each behind its length and checksum, added to while a pass runs; the store
+removes it when the index is published. Whatever a kill or a full disk left half written ends it.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from imgcls.data import messages
+from imgcls.data.entries import Entries
+from imgcls.data.measure import NUMBERS, Measures
+
+_VERSION = 1
+"""To be raised when the same bytes get other figures: what was measured before is forgotten."""
+_FRAME = struct.Struct("<QL")
+"""Length and CRC-32 of the message behind it."""
+
+
+class Journal:
+    """Of the chunks of one pass. Use as a context manager.
+
+    Without a path, on a full disk, and while another process makes the same pass, it keeps nothing.
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self.found: dict[int, Measures] = {}
+        """What is known already, by number of the chunk."""
+        self._file: BinaryIO | None = None
+        if path is None:
+            return
+        try:
+            self._file = path.open("ab+", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._read(key)
+        except OSError:
+            self.close()
+
+    def add(self, number: int, found: Measures) -> None:
+        """Keep a chunk."""
+        head, block = messages.of_measures(found)
+        self._write(messages.pack(head | {"chunk": number}, block))
+
+    def _write(self, message: bytes) -> None:
+        if self._file is None:
+            return
+        frame = _FRAME.pack(len(message), zlib.crc32(message)) + message
+        try:
+            written = self._file.write(frame)
+        except OSError:
+            written = 0
+        if written != len(frame):  # the pass itself may still go well
+            self.close()
+
+    def _read(self, key: str) -> None:
+        file = self._file
+        assert file is not None
+        file.seek(0)
+        good = 0
+        for message, end in _frames(file):
+            head, block = message
+            if not good and head != {"key": key}:
+                break
+            if good:
+                self.found[head["chunk"]] = messages.to_measures(head, block)
+            good = end
+        file.truncate(good)
+        if not good:
+            self._write(messages.pack({"key": key}))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def journal_key(entries: Entries, max_pixels: int, chunks: list[slice]) -> str:
+    """Of a pass: other bytes, limits, chunks or figures are another pass."""
+    mark = hashlib.blake2b(repr((_VERSION, NUMBERS, max_pixels, chunks)).encode(), digest_size=20)
+    for column in (entries.offset, entries.packed, entries.size, entries.method, entries.crc):
+        mark.update(column.tobytes())
+    mark.update(b"\0".join(entries.locations or ()))
+    return mark.hexdigest()
+
+
+def _frames(file: BinaryIO) -> Iterator[tuple[messages.Message, int]]:
+    """Whole messages, and where each ends."""
+    size = os.fstat(file.fileno()).st_size
+    while len(frame := file.read(_FRAME.size)) == _FRAME.size:
+        length, check = _FRAME.unpack(frame)
+        if length > size - file.tell():
+            return
+        data = file.read(length)
+        if zlib.crc32(data) != check:
+            return
+        message = messages.receive(io.BytesIO(data))
+        if message is None:
+            return
+        yield message, file.tell()

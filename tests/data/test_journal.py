@@ -1,0 +1,166 @@
+"""Journal: an interrupted pass goes on; what is damaged or of another pass is measured anew."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from imgcls.data import open_dataset
+from imgcls.data import scan as scan_module
+from imgcls.data.journal import Journal
+from imgcls.data.scan import scan
+from imgcls.data.source import open_source
+from tests.data.test_scan import assert_equal
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def source(pets, zip_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
+    found = open_source(zip_of(pets | {"cat/bad.jpg": b"x"}), tmp_path / "unused.tar")
+    return partial(scan, "zip", found.path, found.listing.entries, threads=1, processes=0)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Numbers of images that `measure` was asked for."""
+    counts = []
+    measure = scan_module.measure
+
+    def count(reader, entries, max_pixels):
+        counts.append(len(entries))
+        return measure(reader, entries, max_pixels)
+
+    monkeypatch.setattr(scan_module, "measure", count)
+    return counts
+
+
+def stop_at(images):
+    def progress(done, total):
+        if done >= images:
+            raise Stop
+
+    return progress
+
+
+def interrupt(source, journal, images=9):
+    with pytest.raises(Stop):
+        source(journal=journal, progress=stop_at(images))
+
+
+def test_an_interrupted_pass_goes_on_and_finds_the_same(source, tmp_path, measured):
+    whole = source()
+    interrupt(source, tmp_path / "journal")
+    measured.clear()
+    seen = []
+    found = source(journal=tmp_path / "journal", progress=lambda *now: seen.append(now))
+    assert sum(measured) == 21 - 9
+    assert seen[0] == (9, 21)
+    assert_equal(found, whole)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 40, 300, 700])
+def test_a_journal_cut_anywhere_is_read_up_to_there(source, tmp_path, measured, keep):
+    whole, path = source(), tmp_path / "journal"
+    interrupt(source, path)
+    size = path.stat().st_size
+    os.truncate(path, min(keep, size - 1))
+    measured.clear()
+    assert_equal(source(journal=path), whole)
+    assert sum(measured) > 21 - 9
+
+
+def test_a_damaged_journal_is_read_up_to_the_damage(source, tmp_path, measured):
+    whole, path = source(), tmp_path / "journal"
+    interrupt(source, path)
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    measured.clear()
+    assert_equal(source(journal=path), whole)
+    assert sum(measured) == 21 - 6
+
+
+def test_the_journal_of_other_images_or_limits_is_not_used(
+    source, pets, zip_of, tmp_path, measured, limit
+):
+    path = tmp_path / "journal"
+    interrupt(source, path)
+    limit(max_image_pixels=100)
+    measured.clear()
+    assert len(source(journal=path).error) == 21
+    assert sum(measured) == 21
+    interrupt(source, path)
+    limit(max_image_pixels=100_000)
+    other = open_source(zip_of(pets, "other.zip"), tmp_path / "unused.tar")
+    measured.clear()
+    scan("zip", other.path, other.listing.entries, threads=1, processes=0, journal=path)
+    assert sum(measured) == 20
+
+
+def test_a_second_pass_at_the_same_time_goes_without(source, tmp_path, measured):
+    path = tmp_path / "journal"
+    interrupt(source, path)
+    before = path.read_bytes()
+    with Journal(path, "another pass"):
+        start = path.read_bytes()
+        measured.clear()
+        assert len(source(journal=path)) == 21
+        assert sum(measured) == 21
+        assert path.read_bytes() == start != before
+
+
+def test_a_full_disk_ends_the_journal_and_not_the_pass(source):
+    assert len(source(journal=scan_module.Path("/dev/full"))) == 21
+
+
+def test_a_small_dataset_leaves_no_journal(pets, zip_of, home):
+    with pytest.raises(Stop):
+        open_dataset(zip_of(pets), progress=stop_at(1))
+    assert [path for path in (home / "datasets").iterdir() if path.name != ".lock"] == []
+
+
+SLOW = """
+import sys, time
+from imgcls.data import open_dataset, scan as scan_module
+scan_module._CHUNK_FILES, scan_module._KEEP_FILES = 3, 1
+measure = scan_module.measure
+def slow(reader, entries, max_pixels):
+    print(len(entries), flush=True)
+    time.sleep(float(sys.argv[2]))
+    return measure(reader, entries, max_pixels)
+scan_module.measure = slow
+print("tag", open_dataset(sys.argv[1]).tag)
+"""
+
+
+def test_a_pass_that_was_killed_goes_on_and_leaves_nothing(pets, zip_of, home, tmp_path):
+    path = zip_of(pets)
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+
+    def run(seconds):
+        command = [sys.executable, str(script), str(path), str(seconds)]
+        environment = os.environ | {"PYTHONPATH": os.getcwd()}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    with run(0.5) as first:
+        for _ in range(4):
+            first.stdout.readline()
+        time.sleep(0.1)
+        first.send_signal(signal.SIGKILL)
+    kept = [file.name for file in (home / "datasets").iterdir() if file.name[:6] == ".pass-"]
+    assert len(kept) == 1
+    with run(0) as second:
+        *counts, last = second.stdout.read().splitlines()
+    assert 0 < sum(map(int, counts)) <= 20 - 6
+    assert last == f"tag {open_dataset(path).tag}"
+    assert not (home / "datasets" / kept[0]).exists()
