@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +22,11 @@ import numpy as np
 
 from imgcls import images
 from imgcls.card import ModelCard
-from imgcls.data.entries import MAX_IMAGE_BYTES, Entries, Kind, is_image, is_litter
-from imgcls.data.reader import Reader
+from imgcls.data.entries import MAX_IMAGE_BYTES, NO_CRC, Entries, Kind, is_image, is_litter
 from imgcls.data.source import Source, open_source
 from imgcls.data.summary import ARCHIVE_SUFFIXES
+from imgcls.data.url_reader import open_reader
+from imgcls.data.urls import Place, Url, is_url, list_one, place
 from imgcls.engine import Engine, Floats, verdicts
 from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge
 from imgcls.prediction import no_number, score
@@ -66,13 +68,13 @@ class Part:
 
     names: list[str]
     """To show."""
-    place: Path
-    """Absolute path of the input: what must be there to read the images."""
+    place: Place
+    """The input, as an absolute path or URL: what must be there to read the images."""
     files: list[str]
-    """Absolute paths of image files; empty for an archive."""
+    """Absolute paths of image files; empty for an archive and a URL."""
     kind: Kind = "folder"
     entries: Entries | None = None
-    """Of an archive, in the order in which they lie there."""
+    """Of an archive, in the order in which they lie there; of what is behind a URL."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,7 +89,11 @@ class Part:
             for name, file in zip(self.names, self.files, strict=True):
                 yield name, lambda file=file: _read(file)  # type: ignore[misc]
             return
-        with Reader(self.kind, self.place) as reader:
+        with open_reader(self.kind, self.place) as reader:
+            if self.entries.locations is not None:  # single files: whoever decodes one fetches it
+                for name, location in zip(self.names, self.entries.locations, strict=True):
+                    yield name, partial(reader.read, 0, 0, 0, 0, NO_CRC, location)
+                return
             for name, (data, _) in zip(self.names, reader.scan(self.entries), strict=True):
                 yield name, lambda data=data: _given(data)  # type: ignore[misc]
 
@@ -104,14 +110,22 @@ class Inputs:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = [Path(found) for path in paths for found in _expand(path)]
-        self._archives: dict[Path, Source] = {}
+        self._paths: list[Place] = [
+            Url(found.rstrip("/")) if is_url(found) else Path(found)
+            for path in paths
+            for found in _expand(path)
+        ]
+        self._listed: dict[Place, Source] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="imgcls-")
         try:
             for number, path in enumerate(dict.fromkeys(self._paths)):
-                if path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES):
-                    unpacked = Path(self._scratch.name) / f"{number}.tar"
-                    self._archives[path] = open_source(path, unpacked)
+                unpacked = Path(self._scratch.name) / f"{number}.tar"
+                if isinstance(path, Url) and is_image(path.name) and not path.is_dir():
+                    self._listed[path] = Source("folder", path, path.parent, "", list_one(path))
+                elif isinstance(path, Url) or (
+                    path.is_file() and path.name.lower().endswith(ARCHIVE_SUFFIXES)
+                ):
+                    self._listed[path] = open_source(path, unpacked)
         except BaseException:
             self._scratch.cleanup()
             raise
@@ -131,8 +145,8 @@ class Inputs:
         """How many images there are, without opening any."""
         return sum(
             len(source.listing.entries)
-            if (source := self._archives.get(path))
-            else sum(1 for _ in _walk(path))
+            if (source := self._listed.get(path))
+            else sum(1 for _ in _walk(str(path)))
             for path in self._paths
         )
 
@@ -143,12 +157,12 @@ class Inputs:
     def parts(self, size: int) -> Iterator[Part]:
         """The same images in the same order, at most `size` of one input at a time."""
         for path in self._paths:
-            if (source := self._archives.get(path)) is not None:
+            if (source := self._listed.get(path)) is not None:
                 yield from _unpack(path, source, size)
                 continue
-            files = _walk(path)
+            files = _walk(str(path))
             while names := list(islice(files, size)):
-                yield Part(names, path.absolute(), [os.path.abspath(name) for name in names])
+                yield Part(names, place(str(path)), [os.path.abspath(name) for name in names])
 
 
 def predict(
@@ -238,6 +252,8 @@ def _load(read: Read, card: ModelCard) -> images.Pixels | BadImage:
 
 
 def _expand(path: str) -> list[str]:
+    if is_url(path):
+        return [path]
     path = os.path.expanduser(path)
     if os.path.exists(path):
         return [path]
@@ -248,10 +264,10 @@ def _expand(path: str) -> list[str]:
     raise BadArgument(f"Nothing to predict: {what} {path!r}; check the path.")
 
 
-def _walk(path: Path) -> Iterator[str]:
+def _walk(path: str) -> Iterator[str]:
     """The file itself, or the image files under a folder in the order of their names."""
-    if not path.is_dir():
-        yield str(path)
+    if not os.path.isdir(path):
+        yield path
         return
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not is_litter(name))
@@ -272,11 +288,13 @@ def _read(path: str) -> bytes:
         raise BrokenImage(f"The file cannot be read: {err.strerror}.") from err
 
 
-def _unpack(path: Path, source: Source, size: int) -> Iterator[Part]:
+def _unpack(path: Place, source: Source, size: int) -> Iterator[Part]:
     order = np.argsort(source.listing.entries.offset, kind="stable")
     for start in range(0, len(order), size):
         entries = source.listing.entries.take(order[start : start + size])
         names = [f"{path}/{name}" for name in entries.names]
+        if source.data != path and source.kind == "folder":
+            names = [str(path)]
         yield Part(names, source.data, [], source.kind, entries)
 
 

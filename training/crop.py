@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from imgcls import console, images
-from imgcls.data.reader import Reader
 from imgcls.data.source import open_source
+from imgcls.data.url_reader import open_reader
 from imgcls.errors import BadDataset, BadImage, ImgclsError
 from training.detector import DEFAULT, PRETRAINED, Box, Pixels, load_detector
 
@@ -60,7 +60,7 @@ def crop(
         draft = Path(work) / "draft.zip"
         written: set[str] = set()
         with (
-            Reader(opened.kind, opened.data) as reader,
+            open_reader(opened.kind, opened.data) as reader,
             zipfile.ZipFile(draft, "x", zipfile.ZIP_STORED) as archive,
         ):
             for start in range(0, len(entries), _AT_ONCE):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from imgcls.data import Dataset, DatasetDiff, DatasetStore, DatasetSummary, Labelling
     from imgcls.data.scan import Scanner
+    from imgcls.data.urls import Place
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, compare and remove datasets.")
 _LISTED = 20
@@ -30,7 +31,10 @@ def _store() -> "DatasetStore":
 @app.command()
 def add(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A folder, a zip or tar, or a table of images.")
+        str,
+        typer.Argument(
+            metavar="PATH", help="A folder, a zip or tar, a URL of one, or a table of images."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="The dataset's name; the file's or folder's if left out.")
@@ -51,11 +55,14 @@ def add(
 
         imgcls data add photos.zip
         imgcls data add /photos --name pets
+        imgcls data add s3://bucket/photos --engine ray --address 10.0.0.1:6379
         imgcls data add faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate
     """
+    from imgcls.data.urls import place
+
     read_as = options.labelling(pattern, target, where, group)
     scanner = options.scanner(engine, address)
-    with open_data(path, seed, read_as, table, name=name, scanner=scanner) as dataset:
+    with open_data(place(path), seed, read_as, table, name=name, scanner=scanner) as dataset:
         tag = dataset.tag
     summary = _store().get(tag)
     if json:
@@ -175,7 +182,7 @@ def remove(
 
 
 def open_data(
-    data: str | Path,
+    data: "str | Place",
     seed: int,
     labelling: "Labelling | None" = None,
     table: Path | None = None,

@@ -24,7 +24,7 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder, a zip or tar, a table of images, or the tag of a stored dataset (`name`).",
+        help="A folder, zip or tar, its URL, a table of images, or the tag of a stored dataset.",
     ),
 ]
 Pattern = Annotated[

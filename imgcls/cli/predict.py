@@ -28,7 +28,7 @@ _SHOWN = 20
 def predict(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATHS...", help="Images, folders, patterns, zips or tars."),
+        typer.Argument(metavar="PATHS...", help="Images, folders, patterns, zips, tars, URLs."),
     ],
     model: Annotated[
         str | None, typer.Option(metavar="TAG", help="A model; the active one if left out.")

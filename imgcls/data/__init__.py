@@ -1,7 +1,8 @@
 """Datasets: an archive or a folder of labelled images, and the index of one pass over it.
 
-    entries -> zips, tars, folders -> reader -> pixelwise, measure -> journal, scan (worker)
-            -> layout, splits -> index -> source, dataset -> store -> opening, diff
+    entries -> zips, tars, folders, urls -> reader, url_reader -> pixelwise, measure
+            -> journal, scan (worker) -> layout, splits -> index -> source, dataset
+            -> store -> opening, diff
     pattern, where -> labelling -> fields (with layout); tables
 
 `open_dataset` is the way in. Names are loaded when first used, so that the child processes of a

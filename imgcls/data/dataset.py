@@ -5,7 +5,6 @@ Immutable. Where datasets are kept is `store.py`'s business; what is in an image
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -19,7 +18,8 @@ from imgcls.data.entries import Kind
 from imgcls.data.index import positions, with_splits
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
-from imgcls.data.reader import Reader
+from imgcls.data.url_reader import open_reader
+from imgcls.data.urls import Place
 from imgcls.errors import BadArgument, BadDataset
 
 Rows = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class Dataset:
         labels: Sequence[str],
         index: pa.Table,
         kind: Kind,
-        path: Path,
+        path: Place,
         seed: int,
         labelling: Labelling = FOLDERS,
         group: str | None = None,
@@ -75,7 +75,7 @@ class Dataset:
             self.index[name].to_pylist()
             for name in ("offset", "packed", "size", "method", "crc", "location")
         ]
-        self._reader = Reader(kind, path)
+        self._reader = open_reader(kind, path)
 
     def __len__(self) -> int:
         """Image files, unreadable ones included."""

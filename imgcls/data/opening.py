@@ -10,11 +10,12 @@ from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.store import DatasetStore, open_entry
 from imgcls.data.summary import ARCHIVE_SUFFIXES
 from imgcls.data.tables import SUFFIXES
+from imgcls.data.urls import Place, is_url, place
 from imgcls.errors import BadArgument
 
 
 def open_dataset(
-    source: str | Path,
+    source: str | Place,
     *,
     name: str | None = None,
     seed: int = 0,
@@ -26,7 +27,8 @@ def open_dataset(
 ) -> Dataset:
     """Open a folder, a .zip, a .tar (.gz, .bz2, .xz), or a stored dataset by its tag.
 
-    A .csv or .parquet is a table of images in its own folder.
+    A folder or an archive may be a URL that fsspec knows, such as `s3://bucket/photos`. A .csv or
+    .parquet is a table of images in its own folder.
 
     A path is indexed once and remembered in the store; an unchanged one opens at once. A string
     that exists as a path is a path: a server that takes tags from outside calls
@@ -43,7 +45,7 @@ def open_dataset(
     path_like = (
         isinstance(source, Path) or os.sep in text or text.endswith((*ARCHIVE_SUFFIXES, *SUFFIXES))
     )
-    if not path_like and not os.path.exists(source):
+    if not path_like and not os.path.exists(text):
         kept = store.get(text).labelling.model_dump().items()
         if table is not None or not labelling.model_dump(exclude_none=True).items() <= kept:
             raise BadArgument(
@@ -51,12 +53,17 @@ def open_dataset(
                 "was added with; to change them, give the folder or archive again."
             )
         return store.open(text, seed=seed, group=group)
+    if is_url(text) and text.lower().endswith(SUFFIXES):
+        raise BadArgument(
+            "A table is read from this machine: copy it here, and give the URL of the folder with "
+            "the images and the table by --table."
+        )
     if table is None and text.lower().endswith(SUFFIXES):
-        table, name = source, name or Path(source).stem
-        source = Path(os.path.abspath(source)).parent
+        table, name = text, name or Path(text).stem
+        source = Path(os.path.abspath(text)).parent
     rows = None if table is None else Path(table)
     folder, entry = store.add_entry(
-        Path(source), name, False, seed, progress, labelling, rows, scanner
+        place(source), name, False, seed, progress, labelling, rows, scanner
     )
     with contextlib.suppress(FileNotFoundError):
         return open_entry(folder, entry, seed, group)

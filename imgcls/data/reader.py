@@ -41,7 +41,7 @@ class Reader:
     ) -> bytes:
         """One file's bytes; `offset` is that of the data. Raises `BadImage`."""
         if size > MAX_IMAGE_BYTES or packed > MAX_IMAGE_BYTES:
-            raise _too_large(max(size, packed))
+            raise too_large(max(size, packed))
         if location is not None:
             return self._read_file(location)
         return _unpack(self._pread(packed, offset), packed, size, method, crc)
@@ -103,7 +103,7 @@ class Reader:
             if not stat.S_ISREG(info.st_mode):
                 raise BrokenImage("The file is not a regular file.")
             if info.st_size > MAX_IMAGE_BYTES:
-                raise _too_large(info.st_size)
+                raise too_large(info.st_size)
             try:
                 data = file.read(info.st_size) or b""
                 while len(data) < info.st_size and (more := file.read(info.st_size - len(data))):
@@ -140,7 +140,7 @@ class Reader:
         self.close()
 
 
-def _too_large(size: int) -> ImageTooLarge:
+def too_large(size: int) -> ImageTooLarge:
     return ImageTooLarge(
         f"The file has {size >> 20:,} MiB; at most {MAX_IMAGE_BYTES >> 20} MiB are accepted."
     )

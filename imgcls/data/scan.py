@@ -25,7 +25,8 @@ from imgcls.data import messages
 from imgcls.data.entries import Entries, Kind
 from imgcls.data.journal import Journal, journal_key
 from imgcls.data.measure import Measures, join, measure
-from imgcls.data.reader import Reader
+from imgcls.data.url_reader import open_reader
+from imgcls.data.urls import Place, Url
 from imgcls.errors import BY_CODE, ImgclsError
 from imgcls.settings import get_settings, usable_cores
 
@@ -37,7 +38,7 @@ class Scanner(Protocol):
     """What measures all entries of a source: `scan`, or the same work done elsewhere."""
 
     def __call__(
-        self, kind: Kind, path: Path, entries: Entries, *, progress: Progress | None = None
+        self, kind: Kind, path: Place, entries: Entries, *, progress: Progress | None = None
     ) -> Measures: ...
 
 
@@ -47,11 +48,12 @@ _PROCESS_FILES = 20_000
 _KEEP_FILES, _KEEP_BYTES = 10_000, 256 * 2**20
 """From either on a pass takes so long that it is kept for the case that it is interrupted."""
 _MAX_THREADS = 8
+_URL_THREADS = 16
 
 
 def scan(
     kind: Kind,
-    path: Path,
+    path: Place,
     entries: Entries,
     *,
     progress: Progress | None = None,
@@ -67,6 +69,8 @@ def scan(
     the source cannot be opened.
     """
     cores = usable_cores()
+    if isinstance(path, Url):  # the time goes into waiting for it
+        threads, processes = threads or _URL_THREADS, 0
     large = len(entries) >= _PROCESS_FILES
     if processes is None:
         processes = cores - 1 if large else 0
@@ -82,7 +86,9 @@ def scan(
 class _Scan:
     """One scan: chunks are taken from `_todo` by whoever is free."""
 
-    def __init__(self, kind: Kind, path: Path, entries: Entries, progress: Progress | None) -> None:
+    def __init__(
+        self, kind: Kind, path: Place, entries: Entries, progress: Progress | None
+    ) -> None:
         self._kind, self._path, self._entries = kind, path, entries
         self._max_pixels = get_settings().max_image_pixels
         self._progress = progress or (lambda done, total: None)
@@ -126,7 +132,7 @@ class _Scan:
         return join([part for part in self._found if part is not None])
 
     def _work(self, *, report: bool = False) -> None:
-        with Reader(self._kind, self._path) as reader:
+        with open_reader(self._kind, self._path) as reader:
             while (chunk := self._next()) is not None:
                 self._store(chunk[0], measure(reader, chunk[1], self._max_pixels))
                 if report:
@@ -172,7 +178,7 @@ class _Scan:
         to, answers = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
         try:
             with contextlib.suppress(BrokenPipeError):  # its death shows in the answer
-                path = os.fsencode(self._path).decode("latin-1")
+                path = os.fsencode(str(self._path)).decode("latin-1")
                 head = {"kind": self._kind, "path": path, "max_pixels": self._max_pixels}
                 messages.send(to, head)
             while (chunk := self._next()) is not None:

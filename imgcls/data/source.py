@@ -22,6 +22,16 @@ from imgcls.data.pattern import Pattern
 from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.tables import Table
 from imgcls.data.tars import compression, is_tar, list_tar, unpack
+from imgcls.data.urls import (
+    Place,
+    Url,
+    fetch,
+    fetch_directory,
+    head,
+    list_url,
+    place,
+    url_fingerprint,
+)
 from imgcls.data.zips import is_zip, list_zip
 from imgcls.errors import BadArchive, BadDataset
 from imgcls.settings import get_settings
@@ -32,20 +42,22 @@ class Source:
     """`path` is what was asked for; `data` is what is read: the same, or the unpacked tar."""
 
     kind: Kind
-    path: Path
-    data: Path
+    path: Place
+    data: Place
     fingerprint: str
     listing: Listing
 
     @property
     def key(self) -> str:
         """Of this state of this source, fit for the name of a file."""
-        text = os.fsencode(self.path) + b"\0" + self.fingerprint.encode()
+        text = os.fsencode(str(self.path)) + b"\0" + self.fingerprint.encode()
         return hashlib.blake2b(text, digest_size=10).hexdigest()
 
 
-def fingerprint(path: Path) -> str | None:
+def fingerprint(path: Place) -> str | None:
     """Of a folder or an archive; None where there is nothing."""
+    if isinstance(path, Url):
+        return url_fingerprint(path, _budget())
     try:
         if path.is_dir():
             return list_folder(path, _budget())[1]
@@ -55,12 +67,15 @@ def fingerprint(path: Path) -> str | None:
     return f"{info.st_size}-{info.st_mtime_ns}"
 
 
-def open_source(path: Path, unpacked: Path) -> Source:
+def open_source(path: Place, unpacked: Path) -> Source:
     """Recognise and list. A compressed tar is unpacked to the file `unpacked`.
 
-    Raises `BadDataset`, and `BadArchive` for what is no archive, a broken or a hostile one.
+    Raises `BadDataset`, and `BadArchive` for what is no archive, a broken or a hostile one;
+    `StorageUnavailable` where a URL does not answer.
     """
-    path = Path(os.path.abspath(path))
+    path = place(path)
+    if isinstance(path, Url):
+        return _open_url(path, unpacked)
     if path.is_dir():
         listing, mark = list_folder(path, _budget())
         return Source("folder", path, path, mark, listing)
@@ -87,6 +102,28 @@ def open_source(path: Path, unpacked: Path) -> Source:
         raise BadDataset(
             f"{path} cannot be opened ({err.strerror}); check that it exists and may be read."
         ) from err
+
+
+def _open_url(url: Url, unpacked: Path) -> Source:
+    """A compressed tar is copied; of other archives only the list of files is kept."""
+    if url.is_dir():
+        listing, mark = list_url(url, _budget())
+        return Source("folder", url, url, mark, listing)
+    mark = fingerprint(url) or ""
+    copy = unpacked.with_suffix(".part")
+    try:
+        first = head(url, 512)
+        if compression(first) or (is_tar(first) and not first.startswith(b"PK")):
+            fetch(url, copy, get_settings().max_archive_mb << 20)
+        else:
+            fetch_directory(url, copy)
+        found = open_source(copy, unpacked)
+    except BadArchive as err:
+        raise BadArchive(err.message.replace(copy.name, url.name)) from err
+    finally:
+        copy.unlink(missing_ok=True)
+    data = found.data if found.data == unpacked else url
+    return Source(found.kind, url, data, mark, found.listing)
 
 
 def index_source(

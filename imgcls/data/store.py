@@ -41,6 +41,7 @@ from imgcls.data.summary import (
     stem,
 )
 from imgcls.data.tables import Table, read_table
+from imgcls.data.urls import Place, place
 from imgcls.errors import BadArgument, BadDataset, DatasetInUse, DatasetNotFound
 from imgcls.files import locked, scratch, sweep
 from imgcls.settings import get_settings
@@ -56,7 +57,7 @@ class DatasetStore:
 
     def add(
         self,
-        path: Path,
+        path: Place,
         *,
         name: str | None = None,
         move: bool = False,
@@ -66,7 +67,7 @@ class DatasetStore:
         table: Path | None = None,
         scanner: Scanner = scan,
     ) -> DatasetSummary:
-        """Index a folder or an archive and keep the index.
+        """Index a folder or an archive, here or behind a URL, and keep the index.
 
         The data stays where it is and must remain there; `move=True` (uploads) moves an archive
         into the store, once all went well. A compressed tar is unpacked into the store either way.
@@ -78,7 +79,7 @@ class DatasetStore:
         Raises `BadDataset`, `BadArchive`, and `BadArgument` for a folder that is to be moved or a
         labelling that does not fit.
         """
-        added = self.add_entry(Path(path), name, move, seed, progress, labelling, table, scanner)
+        added = self.add_entry(path, name, move, seed, progress, labelling, table, scanner)
         return added[1].summary
 
     def list(self) -> list[DatasetSummary]:
@@ -150,7 +151,7 @@ class DatasetStore:
 
     def add_entry(
         self,
-        path: Path,
+        path: Place,
         name: str | None,
         move: bool,
         seed: int,
@@ -160,7 +161,7 @@ class DatasetStore:
         scanner: Scanner = scan,
     ) -> tuple[Path, Entry]:
         """`add`, and the folder of the entry."""
-        path = Path(os.path.abspath(path))
+        path = place(path)
         if not path.exists():
             raise BadDataset(f"There is no file or folder {path}; check the path.")
         if move and path.is_dir():
@@ -195,7 +196,7 @@ class DatasetStore:
                 folder = self._publish(entry, work, source.data)
             journal.unlink(missing_ok=True)
             if move:
-                path.unlink(missing_ok=True)
+                Path(entry.source).unlink(missing_ok=True)
             return folder, entry
 
     def add_fixed(self, tag: str, rows: Sequence[FixRow], *, seed: int = 0) -> DatasetSummary:
@@ -233,14 +234,14 @@ class DatasetStore:
             self._publish(entry, work, work / (archive or ""))
             return entry.summary
 
-    def _publish(self, entry: Entry, work: Path, archive: Path) -> Path:
+    def _publish(self, entry: Entry, work: Path, archive: Place) -> Path:
         """Move what was made in `work` to where readers look, the entry last."""
         name, _, version = entry.summary.tag.partition(":")
         folder = self.root / name / version
         folder.mkdir(parents=True, exist_ok=True)
         os.replace(work / entry.index, folder / entry.index)
         if entry.archive:
-            shutil.move(archive, folder / entry.archive)
+            shutil.move(str(archive), folder / entry.archive)
         if entry.fixed:
             os.replace(work / FIXES_FILE, folder / FIXES_FILE)
         draft = work / ENTRY_FILE
@@ -267,7 +268,7 @@ class DatasetStore:
             if file.parent.parent.name[0] != "." and (entry := load_entry(file)) is not None
         ]
 
-    def _find(self, path: Path, name: str, labelling: Labelling) -> tuple[Path, Entry] | None:
+    def _find(self, path: Place, name: str, labelling: Labelling) -> tuple[Path, Entry] | None:
         """The entry made from this path in this way, while the path is unchanged."""
         found = [
             (folder, entry)
@@ -303,7 +304,7 @@ class DatasetStore:
 def open_entry(folder: Path, entry: Entry, seed: int, group: str | None = None) -> Dataset:
     """Without asking whether the source is unchanged. Raises `FileNotFoundError`, `BadDataset`."""
     index = read_index(folder / entry.index)
-    data = folder / entry.archive if entry.archive else Path(entry.source)
+    data = folder / entry.archive if entry.archive else place(entry.source)
     summary = entry.summary
     return Dataset(
         summary.tag, summary.labels, index, summary.source, data, seed, summary.labelling, group
@@ -358,7 +359,7 @@ def _summary(
 def _check_unchanged(entry: Entry) -> None:
     if entry.archive is not None:
         return
-    mark = fingerprint(Path(entry.source))
+    mark = fingerprint(place(entry.source))
     if mark is None:
         raise BadDataset(
             f"The data of {entry.summary.tag} is gone from {entry.source}; put it back, or add the "

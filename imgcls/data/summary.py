@@ -6,11 +6,14 @@ Names and tags are made and recognised here too. Nothing here reads an image.
 import re
 import unicodedata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from imgcls.data.labelling import FOLDERS, Labelling
+
+if TYPE_CHECKING:
+    from imgcls.data.urls import Place
 
 ENTRY_FILE = "dataset.json"
 FIXES_FILE = "fix.csv"
@@ -57,7 +60,7 @@ class Entry(BaseModel):
     schema_version: Literal[1] = 1
     summary: DatasetSummary
     source: str
-    """Absolute path of what was added."""
+    """Absolute path or URL of what was added."""
     fingerprint: str
     """Of the source, when it was indexed."""
     index: str
@@ -85,7 +88,7 @@ def slug(text: str) -> str:
     return plain or "dataset"
 
 
-def stem(path: Path) -> str:
+def stem(path: "Place") -> str:
     """The name of a folder, or of an archive without its suffixes."""
     name = path.name
     if not path.is_dir():

@@ -3,12 +3,11 @@
 The machines must see the source under the same path, or read it from a URL.
 """
 
-from pathlib import Path
-
 from imgcls.data.entries import Entries, Kind
 from imgcls.data.measure import Measures, join, measure
-from imgcls.data.reader import Reader
 from imgcls.data.scan import Progress, slices
+from imgcls.data.url_reader import open_reader
+from imgcls.data.urls import Place
 from imgcls.scale.chunks import mapped
 from imgcls.scale.cluster import connect
 from imgcls.settings import get_settings
@@ -24,7 +23,7 @@ class RayScanner:
         self._address = address
 
     def __call__(
-        self, kind: Kind, path: Path, entries: Entries, *, progress: Progress | None = None
+        self, kind: Kind, path: Place, entries: Entries, *, progress: Progress | None = None
     ) -> Measures:
         """As `data.scan.scan`, to the last number. Raises what `connect` and `mapped` do."""
         chunks = [entries.take(rows) for rows in slices(entries, CHUNK_FILES, CHUNK_BYTES)]
@@ -45,6 +44,6 @@ class RayScanner:
         return join(found)
 
 
-def _measure(entries: Entries, kind: Kind, path: Path, max_pixels: int) -> Measures:
-    with Reader(kind, path) as reader:
+def _measure(entries: Entries, kind: Kind, path: Place, max_pixels: int) -> Measures:
+    with open_reader(kind, path) as reader:
         return measure(reader, entries, max_pixels)
