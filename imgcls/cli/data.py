@@ -116,7 +116,7 @@ def show(tag: Tag, json: Json = False) -> None:
         ("bytes", f"{summary.bytes:,}"),
         *labelling.items(),
         ("groups", ", ".join(summary.groups)),
-        ("source", summary.source),
+        ("source", f"{summary.source}, {_store().source(summary.tag) or 'kept in the store'}"),
         ("created", f"{summary.created_at.astimezone():%Y-%m-%d %H:%M}"),
     ]
     shown = [(key, value) for key, value in facts if value not in ("", "0: ")]
@@ -170,6 +170,10 @@ def remove(
     if not yes:
         if json or not console.is_attended():
             raise BadArgument("Nobody is there to be asked: add --yes to delete for good.")
+        for tag in found:
+            place = store.source(tag)
+            images = f"the images in {place} stay" if place else "with its images"
+            console.note(f"{tag}: {images}")
         typer.confirm(f"Delete {', '.join(found)} for good?", abort=True, err=True)
     removed = []
     for tag in found:

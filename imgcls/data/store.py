@@ -113,6 +113,12 @@ class DatasetStore:
         """Where a dataset is kept, by its whole tag; it may be gone."""
         return self.root / tag.replace(":", "/")
 
+    def source(self, tag: str) -> str | None:
+        """The folder, archive or URL that a dataset's images are read from; None where they lie in
+        the store. Raises `DatasetNotFound`, `BadDataset`."""
+        entry = self._entry(tag)[1]
+        return None if entry.archive else entry.source
+
     def index(self, tag: str, *, seed: int = 0) -> pa.Table:
         """The index with its splits, also where the images have changed or are gone.
 

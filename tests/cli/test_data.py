@@ -43,7 +43,9 @@ def test_what_is_added_is_listed_and_shown(photos: Path) -> None:
     assert answer("data", "list", "others") == {"datasets": []}
     assert answer("data", "show", "colours") == added
     shown = imgcls("data", "show", added["tag"]).stdout
-    assert all(text in shown for text in (added["tag"], "blue, green, red", "train 27"))
+    assert all(
+        text in shown for text in (added["tag"], "blue, green, red", "train 27", str(photos))
+    )
     assert added["tag"] in imgcls("data", "list").stdout
 
 
@@ -76,6 +78,7 @@ def test_nothing_is_deleted_unasked(photos: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("imgcls.console.is_attended", lambda: True)
     for typed, left in (("n", [tag]), ("y", [])):
         result = CliRunner().invoke(app, ["data", "remove", "photos"], input=f"{typed}\n")
+        assert f"{tag}: the images in {photos} stay" in result.stderr
         assert f"Delete {tag} for good?" in result.stderr
         assert [one.tag for one in DatasetStore().list()] == left
     assert photos.is_dir()

@@ -134,6 +134,7 @@ def test_only_what_the_store_owns_is_deleted(pets, zip_of):
     path = zip_of(pets)
     kept = store.add(path, name="kept").tag
     uploaded = store.add(zip_of(pets, "b.zip"), name="sent", move=True).tag
+    assert (store.source(kept), store.source(uploaded)) == (str(path), None)
     assert store.remove("kept") == kept
     assert path.exists()
     with store.open(uploaded) as opened:
