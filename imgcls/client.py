@@ -43,7 +43,9 @@ from imgcls.searches import Leaderboard
 
 if TYPE_CHECKING:
     from imgcls.data import DatasetDiff, DatasetSummary
+    from imgcls.data.fix_list import FixRow
     from imgcls.eda import Profile
+    from imgcls.findings import Findings, Fixed
     from imgcls.jobs import Tracker
 
 Image: TypeAlias = str | os.PathLike[str] | bytes
@@ -179,6 +181,31 @@ class Client:
         of each range of targets. Raises `DatasetNotFound`, `BadArgument`."""
         body = {"dataset": dataset, "label": label, "split": split, "count": count, "seed": seed}
         return self._send("/samples", True, json=body).content
+
+    def findings(self, dataset: str, *, min_confidence: float = 0.0, seed: int = 0) -> "Findings":
+        """What is wrong with a stored dataset, the surest first. Raises `DatasetNotFound`."""
+        from imgcls.findings import Findings
+
+        body = {"dataset": dataset, "min_confidence": min_confidence, "seed": seed}
+        return Findings.model_validate(self._post("/findings", slow=True, **body))
+
+    def fix(
+        self,
+        dataset: str,
+        fixes: "Sequence[FixRow] | None" = None,
+        *,
+        min_confidence: float = 0.9,
+        seed: int = 0,
+    ) -> "Fixed":
+        """A new version of a stored dataset by `fixes`; without them, what is proposed.
+
+        Raises `DatasetNotFound`, or `BadArgument` for fixes that do not fit.
+        """
+        from imgcls.findings import Fixed
+
+        rows = None if fixes is None else [row.model_dump() for row in fixes]
+        body = {"fixes": rows, "min_confidence": min_confidence, "seed": seed}
+        return Fixed.model_validate(self._post("/fix", slow=True, dataset=dataset, **body))
 
     def diff(self, old: str, new: str, *, seed: int = 0) -> "DatasetDiff":
         """What became of the images between two datasets. Raises `DatasetNotFound`."""

@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,7 @@ import imgcls
 from imgcls import logs, report
 from imgcls.card import ModelCard
 from imgcls.data.diff import DatasetDiff
+from imgcls.data.fix_list import FixRow
 from imgcls.data.labelling import Labelling
 from imgcls.data.summary import DatasetSummary
 from imgcls.eda import Profile
@@ -41,6 +43,7 @@ from imgcls.errors import (
     Conflict,
 )
 from imgcls.files import NAME, VERSION, check_name, scratch
+from imgcls.findings import Findings, Fixed
 from imgcls.guard import guard
 from imgcls.hangup import dropped_if_gone
 from imgcls.http import (
@@ -234,6 +237,27 @@ class DiffRequest(JsonRequest):
     seed: int = Field(0, ge=0, description="Seed of the splits.")
 
 
+class FindingsRequest(JsonRequest):
+    dataset: DatasetTag
+    min_confidence: float = Field(0, ge=0, le=1, description="Only findings that are so sure.")
+    seed: int = Field(0, ge=0, description="Seed of the splits.")
+
+
+class FixRequest(JsonRequest):
+    dataset: DatasetTag
+    fixes: list[FixRow] | None = Field(
+        None,
+        max_length=10_000,
+        description="What to change, as a new version. Left out, fixes are proposed and none is "
+        "applied.",
+        examples=[[{"path": "train/cat/01.jpg", "action": "drop"}]],
+    )
+    min_confidence: float = Field(
+        0.9, ge=0, le=1, description="Of the findings that fixes are proposed for."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the splits.")
+
+
 class JobRequestById(JsonRequest):
     id: JobId
 
@@ -400,6 +424,18 @@ class ImageClassifier:
     ) -> Response:
         """A contact sheet: random images of each class, or range of targets, as one PNG."""
         return await heavily(_samples, dataset, label, split, count, seed)
+
+    @endpoint("/findings", FindingsRequest, Findings, role="manage")
+    async def findings(self, dataset: str, min_confidence: float, seed: int) -> Findings:
+        """Faults: copies, leaks, contradicting labels, classes that are one, bad and odd files."""
+        return await heavily(_findings, dataset, min_confidence, seed)
+
+    @endpoint("/fix", FixRequest, Fixed, role="manage")
+    async def fix(
+        self, dataset: str, fixes: Sequence[FixRow] | None, min_confidence: float, seed: int
+    ) -> Fixed:
+        """Make a new version of a dataset by a list of fixes; without one, propose it."""
+        return await heavily(_fix, dataset, fixes, min_confidence, seed)
 
     @endpoint("/diff", DiffRequest, DatasetDiff, role="manage")
     async def diff(self, old: str, new: str, seed: int) -> DatasetDiff:
@@ -572,6 +608,8 @@ _heavy = ThreadPoolExecutor(2, "heavy")
 """Reads whole datasets; quick questions must not wait behind it."""
 _heavy_limit = asyncio.Semaphore(8)
 _OPEN_FILES = 65_536
+_LISTED_FINDINGS, _LISTED_FIXES = 1_000, 5_000
+"""In one answer at most."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -675,6 +713,26 @@ def _samples(tag: str, label: str | None, split: str | None, count: int, seed: i
     store = _dataset_store()
     png = stored_sheet(store, tag, label=label, split=split, count=count, seed=seed)
     return Response(png, media_type="image/png")
+
+
+def _findings(tag: str, least: float, seed: int) -> Findings:
+    from imgcls.findings import find
+
+    with _dataset_store().open(tag, seed=seed) as dataset:
+        found = [one for one in find(dataset) if one.confidence >= least]
+        total = Counter(one.kind for one in found)
+        return Findings(dataset=dataset.tag, total=total, findings=found[:_LISTED_FINDINGS])
+
+
+def _fix(tag: str, rows: Sequence[FixRow] | None, least: float, seed: int) -> Fixed:
+    from imgcls.findings import find
+    from imgcls.findings.mending import to_fixes
+
+    store = _dataset_store()
+    if rows is not None:
+        return Fixed(dataset=store.add_fixed(tag, rows, seed=seed), fixes=list(rows))
+    with store.open(tag, seed=seed) as dataset:
+        return Fixed(dataset=None, fixes=to_fixes(find(dataset), least)[:_LISTED_FIXES])
 
 
 def _diff(old: str, new: str, seed: int) -> DatasetDiff:

@@ -176,6 +176,27 @@ def test_versions_are_compared_and_an_upload_is_deleted(
         client.eda(old)
 
 
+def test_a_fault_is_found_and_a_proposed_fix_makes_a_version_without_it(
+    client: Client, tmp_path: Path
+) -> None:
+    folder = class_folders(tmp_path / "faults")
+    (folder / "red" / "bad.jpg").write_bytes(b"x")
+    tag = client.upload(folder).tag
+    found = client.findings(tag, min_confidence=0.9)
+    assert found.dataset == tag
+    assert found.total["unreadable"] == 1
+    proposed = client.fix(tag)
+    assert proposed.dataset is None
+    wanted = [row for row in proposed.fixes if row.path == "red/bad.jpg"]
+    fixed = client.fix(tag, wanted)
+    assert fixed.fixes == wanted
+    assert fixed.dataset is not None
+    assert (fixed.dataset.unreadable, fixed.dataset.images) == (0, 36)
+    assert "unreadable" not in client.findings(fixed.dataset.tag).total
+    with pytest.raises(BadArgument, match="nowhere"):
+        client.fix(tag, [wanted[0].model_copy(update={"path": "nowhere.jpg"})])
+
+
 def test_an_upload_removes_what_a_killed_one_left_behind(
     client: Client, server: Server, tmp_path: Path
 ) -> None:

@@ -235,6 +235,11 @@ REFUSALS = [
     ("/samples", {"json": {"dataset": "nothing"}}, 404),
     ("/samples", {"json": {"dataset": "x", "count": 21}}, 400),
     ("/samples", {"json": {"dataset": "x", "split": "../x"}}, 400),
+    ("/findings", {"json": {"dataset": "nothing"}}, 404),
+    ("/findings", {"json": {"dataset": "x", "min_confidence": 2}}, 400),
+    ("/fix", {"json": {"dataset": "nothing"}}, 404),
+    ("/fix", {"json": {"dataset": "nothing", "fixes": []}}, 404),
+    ("/fix", {"json": {"dataset": "x", "fixes": [{"path": "a", "action": "burn"}]}}, 400),
     ("/diff", {"json": {"old": "nothing", "new": "nothing"}}, 404),
     ("/diff", {"json": {"old": "nothing"}}, 400),
     ("/remove_dataset", {"json": {"dataset": "nothing"}}, 404),
@@ -473,7 +478,7 @@ def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client
     routes = {
         "/predict", "/fit", "/jobs", "/job", "/cancel", "/resume", "/eda", "/set", "/rollback",
         "/unset", "/list", "/info", "/remove", "/remove_all", "/upload", "/datasets",
-        "/diff", "/remove_dataset", "/samples", "/eda_report",
+        "/diff", "/findings", "/fix", "/remove_dataset", "/samples", "/eda_report",
     }  # fmt: skip
     assert routes <= set(spec["paths"])
     schemas = spec["components"]["schemas"]

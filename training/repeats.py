@@ -68,10 +68,10 @@ def learning_curve(dataset: Dataset, recipe: Recipe, emit: OnEvent) -> list[Curv
 def fold_of(dataset: Dataset, rows: Rows, count: int, seed: int) -> Rows:
     """For each of `rows` the fold, 0 to `count` - 1, in which it is held out.
 
-    Every fold has its share of each class, or of low and high targets; copies of one image are
+    Every fold has its share of each class, or of low and high targets; copies of one picture are
     in one fold. An image that is the only one of its class is -1: it is trained on in all folds.
     """
-    names = np.array([dataset.content_hash(int(row)) for row in rows])
+    names = np.array([dataset.picture(int(row)) for row in rows])
     _, first, group = np.unique(names, return_index=True, return_inverse=True)
     targets = dataset.targets(rows)[first]
     shuffled = np.random.default_rng(seed).permutation(len(first))

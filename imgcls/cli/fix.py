@@ -12,7 +12,7 @@ from imgcls.cli.options import Data, Json
 from imgcls.files import write_atomic
 
 if TYPE_CHECKING:
-    from imgcls.data.fixes import FixRow
+    from imgcls.data.fix_list import FixRow
     from imgcls.findings import Finding
 
 _LISTED = 5
@@ -82,7 +82,7 @@ def fix(
         return
     assert apply is not None
     from imgcls.data import DatasetStore
-    from imgcls.data.fixes import read_csv
+    from imgcls.data.fix_list import read_csv
 
     rows = read_csv(apply)
     with open_data(data, seed) as dataset:
@@ -99,7 +99,7 @@ def fix(
 
 
 def _write(data: str, out: Path, least: float, seed: int, json: bool) -> None:
-    from imgcls.data.fixes import to_csv
+    from imgcls.data.fix_list import to_csv
     from imgcls.findings.mending import to_fixes
 
     tag, found = _find(data, seed)

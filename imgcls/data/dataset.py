@@ -62,7 +62,7 @@ class Dataset:
         self.index: pa.Table = _only(with_splits(index, self.labels, seed), group, self)
         """Columns: path, label, split, given_split, format, width, height, bytes, content_hash,
         phash, sum_r, sum_g, sum_b, sumsq_r, sumsq_g, sumsq_b, error, where the bytes lie, target,
-        weight, group, blur."""
+        weight, group, blur, cells, twins."""
         self._targets: npt.NDArray[np.int64] | npt.NDArray[np.float32]
         if self.task == "regression":
             self._targets = self.index["target"].to_numpy().astype(np.float32)
@@ -150,6 +150,11 @@ class Dataset:
         """BLAKE2b-160 of the encoded image, hex; None where its bytes could not be read."""
         value: str | None = self.index["content_hash"][int(row)].as_py()
         return value
+
+    def picture(self, row: int) -> str | None:
+        """The content hash that a row shares with all images that look the same."""
+        value: str | None = self.index["twins"][int(row)].as_py()
+        return value or self.content_hash(row)
 
     def check_trainable(self) -> None:
         """Raises `BadDataset` where a split is empty or there is nothing to tell apart."""

@@ -1,102 +1,16 @@
-"""Fixes: a reviewable list of what to change in a dataset, and the index that comes of it.
+"""Fixes: the index that comes of a reviewed list (`fix_list.py`). No image is changed."""
 
-A CSV with a line an image: `path, action, value, reason, confidence`. `drop` leaves the image out,
-`relabel` gives it the label (or target) `value`, `move` puts it into the split `value`; `merge`
-names a class in `path` and the class that takes its images in `value`. No image is changed.
-"""
-
-import csv
-import hashlib
-import io
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Sequence
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from imgcls.data.fields import LARGEST
+from imgcls.data.fix_list import FixRow
 from imgcls.data.labelling import Labelling
 from imgcls.data.layout import class_name, split_name
 from imgcls.data.where import number
 from imgcls.errors import BadArgument, BadDataset
-
-Action = Literal["drop", "relabel", "merge", "move"]
-HEADER = ("path", "action", "value", "reason", "confidence")
-HASH_BYTES = 20
-MAX_BYTES = 128 * 2**20
-_Text = Annotated[str, Field(max_length=10_000)]
-
-
-class FixRow(BaseModel):
-    """One line of the list."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: _Text
-    """The image, or of `merge` the class that goes."""
-    action: Action
-    value: _Text = ""
-    """The label, target or split that it gets, or the class that takes its images."""
-    reason: _Text = ""
-    confidence: float = Field(default=1, ge=0, le=1)
-
-
-_ROWS = TypeAdapter(list[FixRow])
-
-
-def to_csv(rows: Iterable[FixRow]) -> str:
-    """The list as people review it, in a spreadsheet or an editor."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows([getattr(row, name) for name in HEADER] for row in rows)
-    return text.getvalue()
-
-
-def read_csv(path: Path) -> list[FixRow]:
-    """Raises `BadArgument`, naming the line, for what is no list of fixes."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadArgument(f"The list {path} has more than {MAX_BYTES >> 20} MiB.")
-        text = path.read_bytes().decode("utf-8-sig")
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except OSError as err:
-        raise BadArgument(f"The list {path} cannot be read ({err.strerror}).") from err
-    except (UnicodeDecodeError, csv.Error) as err:
-        raise BadArgument(f"The list {path} is no CSV in UTF-8: {err}.") from err
-    header = [name.strip() for name in lines[0]] if lines else []
-    if not {"path", "action"} <= set(header) <= set(HEADER) or len(set(header)) != len(header):
-        raise BadArgument(
-            f"The list {path} needs the header {','.join(HEADER)}; it has: "
-            f"{','.join(header)[:200] or 'nothing'}."
-        )
-    short = next((n for n, line in enumerate(lines, 1) if len(line) != len(header)), None)
-    if short is not None:
-        raise BadArgument(
-            f"Line {short:,} of {path} has {len(lines[short - 1])} values, its header "
-            f"{len(header)}."
-        )
-    given = [
-        {name: value for name, value in zip(header, line, strict=True) if value or name == "path"}
-        for line in lines[1:]
-    ]
-    try:
-        return _ROWS.validate_python(given)
-    except ValidationError as err:
-        fault = err.errors(include_url=False)[0]
-        line, *field = fault["loc"]
-        raise BadArgument(
-            f"Line {int(line) + 2:,} of {path}: {'.'.join(map(str, field))}: {fault['msg']}."
-        ) from err
-
-
-def fix_hash(rows: Sequence[FixRow], before: str | None) -> str:
-    """BLAKE2b-160, hex, of what a list does, and of the lists applied before it."""
-    lines = sorted(f"{row.path}\0{row.action}\0{row.value}" for row in rows)
-    data = "\n".join([before or "", *lines]).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
 
 
 def apply_fixes(index: pa.Table, labelling: Labelling, rows: Sequence[FixRow]) -> pa.Table:

@@ -32,7 +32,7 @@ class Labelling(BaseModel):
     group: str | None = None
     """The field whose values divide the images into groups, with a model for each."""
     fix: str | None = None
-    """BLAKE2b-160, hex, of the fixes that were applied since (`imgcls.data.fixes`)."""
+    """BLAKE2b-160, hex, of the fixes that were applied since (`imgcls.data.fix_list`)."""
 
     @property
     def task(self) -> Literal["classification", "regression"]:

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from imgcls.data.dataset import Dataset
 from imgcls.data.entries import Kind
-from imgcls.data.fixes import FixRow, apply_fixes, fix_hash, to_csv
+from imgcls.data.fix_list import FixRow, fix_hash, to_csv
+from imgcls.data.fixes import apply_fixes
 from imgcls.data.index import class_names, content_version, read_index, with_splits, write_index
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS

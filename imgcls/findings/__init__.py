@@ -7,12 +7,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from imgcls.findings.types import Action, Finding, Fix, Kind
+from imgcls.findings.types import Finding, Findings, Fix, Fixed, Kind
 
 if TYPE_CHECKING:
     from imgcls.findings.finder import find
 
-__all__ = ["Action", "Finding", "Fix", "Kind", "find"]
+__all__ = ["Finding", "Findings", "Fix", "Fixed", "Kind", "find"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from imgcls.data.fixes import FixRow
+from imgcls.data.fix_list import FixRow
 from imgcls.data.twins import SURE
 from imgcls.findings.types import Finding
 

@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from imgcls.data.fix_list import Action, FixRow
+from imgcls.data.summary import DatasetSummary
+
 Kind = Literal[
     "unreadable",
     "label_conflict",
@@ -18,7 +21,6 @@ Kind = Literal[
     "dark",
     "blurred",
 ]
-Action = Literal["drop", "relabel", "merge", "move"]
 Confidence = Annotated[float, Field(ge=0, le=1)]
 
 LISTED = 1_000
@@ -52,3 +54,19 @@ class Finding(_Frozen):
     """A sentence for people."""
     fix: Fix | None = None
     """Null where only a person can say."""
+
+
+class Findings(_Frozen):
+    dataset: str
+    """The whole tag."""
+    total: dict[Kind, int]
+    """Findings of each kind."""
+    findings: list[Finding]
+    """The first 1,000, the surest first."""
+
+
+class Fixed(_Frozen):
+    dataset: DatasetSummary | None
+    """The new version; null where the fixes are but proposed."""
+    fixes: list[FixRow]
+    """That were applied; or those that are proposed, the first 5,000, the surest first."""

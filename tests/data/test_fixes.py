@@ -6,7 +6,7 @@ import pytest
 
 from imgcls.card import DatasetLineage
 from imgcls.data import DatasetStore, Labelling
-from imgcls.data.fixes import FixRow, fix_hash, read_csv, to_csv
+from imgcls.data.fix_list import FixRow, fix_hash, read_csv, to_csv
 from imgcls.errors import BadArgument
 
 
