@@ -247,7 +247,6 @@ class FixRequest(JsonRequest):
     dataset: DatasetTag
     fixes: list[FixRow] | None = Field(
         None,
-        max_length=10_000,
         description="What to change, as a new version. Left out, fixes are proposed and none is "
         "applied.",
         examples=[[{"path": "train/cat/01.jpg", "action": "drop"}]],

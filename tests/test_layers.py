@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"watch", "prediction", "findings"},
     {"batcher", "eda", "offline", "registry", "openapi"},
     {"scale"},
-    {"sessions", "shadow"},
+    {"sessions", "shadow", "comparison"},
     {"predictor", "client"},
     {"__init__"},
     {"service"},

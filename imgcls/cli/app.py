@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from imgcls import console
 from imgcls.cli import data, fix, jobs, models
+from imgcls.cli.compare import compare
 from imgcls.cli.crop import crop
 from imgcls.cli.demo import demo
 from imgcls.cli.eda import eda
@@ -59,6 +60,7 @@ app.command("serve")(serve)
 data.app.command("findings")(fix.findings)
 data.app.command("fix")(fix.fix)
 app.add_typer(data.app, name="data")
+models.app.command("compare")(compare)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 

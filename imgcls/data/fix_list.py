@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -20,7 +20,6 @@ Action = Literal["drop", "relabel", "merge", "move"]
 HEADER = ("path", "action", "value", "reason", "confidence")
 HASH_BYTES = 20
 MAX_BYTES = 128 * 2**20
-_Text = Annotated[str, Field(max_length=10_000)]
 
 
 class FixRow(BaseModel):
@@ -28,12 +27,12 @@ class FixRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: _Text
+    path: str
     """The image, or of `merge` the class that goes."""
     action: Action
-    value: _Text = ""
+    value: str = ""
     """The label, target or split that it gets, or the class that takes its images."""
-    reason: _Text = ""
+    reason: str = ""
     confidence: float = Field(default=1, ge=0, le=1)
 
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from imgcls.data.dataset import Dataset
 from imgcls.data.entries import Kind
-from imgcls.data.fix_list import FixRow, fix_hash, to_csv
+from imgcls.data.fix_list import FixRow, fix_hash, read_csv, to_csv
 from imgcls.data.fixes import apply_fixes
 from imgcls.data.index import class_names, content_version, read_index, with_splits, write_index
 from imgcls.data.labelling import FOLDERS, Labelling
@@ -240,6 +240,14 @@ class DatasetStore:
             (work / FIXES_FILE).write_text(to_csv(rows), encoding="utf-8")
             self._publish(entry, work, work / (archive or ""))
             return entry.summary
+
+    def fixes(self, tag: str) -> tuple[str, Sequence[FixRow]] | None:
+        """The version that a fixed one was made of, and the list; None of any other.
+
+        Raises `DatasetNotFound`, `BadDataset`, and `BadArgument` where the list is damaged.
+        """
+        folder, entry = self._entry(tag)
+        return None if entry.fixed is None else (entry.fixed, read_csv(folder / FIXES_FILE))
 
     def _publish(self, entry: Entry, work: Path, archive: Place) -> Path:
         """Move what was made in `work` to where readers look, the entry last."""
