@@ -260,7 +260,8 @@ class Jobs:
 
         Raises `DatasetInUse` where a job that waits or runs is about it.
         """
-        names = (dataset, dataset.partition(":")[0])
+        name = dataset.partition(":")[0]
+        names = (dataset, name, f"{name}:latest")
         with locked(self.root / "start.lock"):
             busy = next((job for job in self.all() if not job.over and job.dataset in names), None)
             if busy is not None:

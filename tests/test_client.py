@@ -22,6 +22,7 @@ from imgcls.errors import (
     BadImage,
     BadRecipe,
     Conflict,
+    DatasetInUse,
     DatasetNotFound,
     ImgclsError,
     JobNotFound,
@@ -279,8 +280,11 @@ def test_fit_starts_a_job_that_is_followed_and_cancelled(client: Client, tmp_pat
     for state in client.follow(job.id, poll=0.05):
         seen.append(state)
         if len(seen) == 1:
+            with pytest.raises(DatasetInUse, match=job.id):
+                client.remove_dataset(dataset.tag)
             client.cancel(job.id)
     assert seen[-1].over
+    assert client.remove_dataset(dataset.tag).removed == [dataset.tag]
     assert seen[-1].state == "cancelled"
     assert job.id in [known.id for known in client.jobs()]
 
