@@ -28,6 +28,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
+_SIGNATURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8"),
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+)
+"""With which files of `FORMATS` begin."""
 _ORIENTATION_TAG = 0x0112
 _MAX_SIDE = 65_535
 """A JPEG's own limit. Pillow pays for every row, however short."""
@@ -131,6 +136,18 @@ def load(data: bytes, preprocessing: "Preprocessing", *, max_pixels: int | None 
     """Encoded image to the model's `uint8 [height, width, 3]`: decode, then resize."""
     size = (preprocessing.height, preprocessing.width)
     return resize(decode(data, min_size=size, max_pixels=max_pixels), preprocessing)
+
+
+def check_signature(head: bytes) -> None:
+    """Raise `UnsupportedImage` where the first 64 bytes of a file are those of no picture."""
+    if not head.startswith(_SIGNATURES):
+        raise _unsupported()
+
+
+def _unsupported() -> UnsupportedImage:
+    return UnsupportedImage(
+        f"The file is not an image that can be read; supported: {', '.join(FORMATS)}."
+    )
 
 
 def _is_jpeg(data: bytes) -> bool:
@@ -251,9 +268,7 @@ def _open(data: bytes, max_pixels: int | None) -> Image.Image:
     except UnidentifiedImageError as err:
         if _is_jpeg(data):
             raise BrokenImage("The JPEG image is damaged: its header cannot be read.") from err
-        raise UnsupportedImage(
-            f"The file is not an image that can be read; supported: {', '.join(FORMATS)}."
-        ) from err
+        raise _unsupported() from err
     except MemoryError:
         raise
     except Exception as err:  # a decoder given hostile bytes may raise anything

@@ -19,6 +19,9 @@ Ints = npt.NDArray[np.int64]
 
 MAX_IMAGE_BYTES = 256 * 2**20
 """A single encoded image above this is a row with an error: it would fill the memory."""
+_UNPACKED, _RATIO = 256 * 2**20, 100
+"""Bytes that any archive may unpack to, and how many times its size it may have beyond that.
+Deflate alone packs zeros 1,030 times, photos less than twice."""
 NO_CRC = -1
 _LITTER = ("thumbs.db", "desktop.ini")
 
@@ -125,8 +128,10 @@ def printable(name: str) -> str:
 class Budget:
     """Counts files and bytes while a source is listed, and stops it at the limits."""
 
-    def __init__(self, max_files: int, max_bytes: int) -> None:
+    def __init__(self, max_files: int, max_bytes: int, packed: int | None = None) -> None:
+        """`packed` is the size of the archive, in bytes, where what it holds is compressed."""
         self.max_files, self.max_bytes = max_files, max_bytes
+        self.most = None if packed is None else _UNPACKED + _RATIO * packed
         self.files = self.headers = self.bytes = 0
 
     def spend(self, size: int) -> None:
@@ -145,11 +150,20 @@ class Budget:
         self._spend(self.headers, 2 * self.max_files, "folders and extended headers", size)
 
     def _spend(self, count: int, most: int, what: str, size: int) -> None:
-        self.bytes += size
         if count > most:
             raise BadArchive(
                 f"The archive holds more than {most:,} {what}; split it, or raise "
                 "IMGCLS_MAX_ARCHIVE_FILES."
+            )
+        self.spend_bytes(size)
+
+    def spend_bytes(self, size: int) -> None:
+        """Bytes of no file in particular. As `spend`."""
+        self.bytes += size
+        if self.most is not None and self.bytes > self.most:
+            raise BadArchive(
+                f"The archive unpacks to more than {_RATIO} times its size, which pictures never "
+                "do; pack it again without files that are no pictures."
             )
         if self.bytes > self.max_bytes:
             raise BadArchive(

@@ -14,10 +14,13 @@ from types import TracebackType
 
 from imgcls.data.entries import MAX_IMAGE_BYTES, NO_CRC, Entries, Kind
 from imgcls.errors import BadDataset, BadImage, BrokenImage, ImageTooLarge
+from imgcls.images import check_signature
 
 _LOCAL = struct.Struct("<26x2H")
 _SPAN = 1 << 20
 """Bytes fetched at once where small entries lie one behind the other."""
+_LARGE, _HEAD = 16 * 2**20, 64
+"""Bytes from which on a packed file is looked at before it is unpacked, and those looked at."""
 _SLACK = 512
 """Room for what a local header may hold beyond the fixed part."""
 
@@ -151,10 +154,11 @@ def _unpack(raw: bytes, packed: int, size: int, method: int, crc: int) -> bytes:
         raise BrokenImage("The archive ends before this file does.")
     data = raw
     if method != 0:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
+            if size > _LARGE:  # packed zeros are small: no memory for what is no picture
+                check_signature(zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, _HEAD))
             # Never more than declared, whatever the compressed bytes claim to hold.
-            data = inflate.decompress(raw, size + 1)
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, size + 1)
         except zlib.error as err:
             raise BrokenImage("The compressed bytes of this file are damaged.") from err
     if len(data) != size:

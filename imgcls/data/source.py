@@ -83,14 +83,14 @@ def open_source(path: Place, unpacked: Path) -> Source:
     data = path
     try:
         with path.open("rb") as file:
-            head = file.read(512)
+            head, size = file.read(512), path.stat().st_size
             if how := compression(head):
-                unpack(path, unpacked, how, get_settings().max_archive_mb << 20)
+                unpack(path, unpacked, how, _budget(size))
                 data = unpacked
             elif is_tar(head) and not head.startswith(b"PK"):
                 return Source("tar", path, path, mark, list_tar(file.fileno(), _budget()))
             elif is_zip(file.fileno()):
-                return Source("zip", path, path, mark, list_zip(file.fileno(), _budget()))
+                return Source("zip", path, path, mark, list_zip(file.fileno(), _budget(size)))
             else:
                 raise BadArchive(
                     f"{path.name} is not a zip or tar archive, or it was cut short; pack the image "
@@ -140,6 +140,8 @@ def index_source(
     listing = source.listing
     layout = _layout(listing.entries.names, listing.others, labelling, table)
     entries = listing.entries.take(np.array(layout.rows, dtype=np.int64))
+    if not entries.size.any():
+        raise BadDataset(f"All {len(entries):,} images are empty; pack the files themselves.")
     # Neighbours are read together; folders keep the order of their listing.
     order = np.argsort(entries.offset, kind="stable")
     entries = entries.take(order)
@@ -157,6 +159,6 @@ def _layout(names: list[str], others: int, labelling: Labelling, table: Table | 
     return arrange_fields(names, others, [pattern.match(name) for name in names], labelling)
 
 
-def _budget() -> Budget:
+def _budget(packed: int | None = None) -> Budget:
     settings = get_settings()
-    return Budget(settings.max_archive_files, settings.max_archive_mb << 20)
+    return Budget(settings.max_archive_files, settings.max_archive_mb << 20, packed)

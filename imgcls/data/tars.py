@@ -62,22 +62,16 @@ def is_tar(head: bytes) -> bool:
     return len(head) >= _BLOCK and _checksum(head[:_BLOCK])
 
 
-def unpack(source: Path, target: Path, how: str, max_bytes: int) -> None:
+def unpack(source: Path, target: Path, how: str, budget: Budget) -> None:
     """Decompress `source` into the plain tar `target`. Raises `BadArchive`."""
-    written = 0
     try:
         with _opened(source, how) as packed, target.open("xb") as plain:
             while block := packed.read(1 << 20):
-                if written == 0 and not is_tar(block):
+                if budget.bytes == 0 and not is_tar(block):
                     raise BadArchive(
                         f"{source.name} is not a zip or tar archive; pack the image folder as one."
                     )
-                written += len(block)
-                if written > max_bytes:
-                    raise BadArchive(
-                        f"The archive unpacks to more than {max_bytes >> 20:,} MiB; split it, or "
-                        "raise IMGCLS_MAX_ARCHIVE_MB."
-                    )
+                budget.spend_bytes(len(block))
                 plain.write(block)
             plain.flush()
             os.fsync(plain.fileno())
