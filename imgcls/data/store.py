@@ -1,17 +1,9 @@
 """DatasetStore: datasets kept as an index, with their archive or a reference to where it is.
 
-    datasets/<name>/<version>/dataset.json      written last: without it there is no dataset
-                              index-<id>.parquet
-                              archive-<id>.zip  only where the store owns the data
-                              fix.csv           only where fixes made it of another version
-
-Readers take their file names from `dataset.json`, which is replaced as a whole: a dataset added
-again while it is being opened shows either state, never a mixture.
+What it keeps stands on a shelf, see `shelf.py`; this is how it gets there, and how it is opened.
 """
 
 import contextlib
-import os
-import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -30,24 +22,20 @@ from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
 from imgcls.data.scan import Progress, Scanner, scan
+from imgcls.data.shelf import Shelf, check_unchanged, link, lost
 from imgcls.data.source import fingerprint, index_source, open_source
 from imgcls.data.summary import (
-    ENTRY_FILE,
     FIXES_FILE,
-    TAG,
     DatasetSummary,
     Entry,
-    load_entry,
     slug,
     stem,
 )
 from imgcls.data.tables import Table, read_table
 from imgcls.data.urls import Place, place
-from imgcls.errors import BadArgument, BadDataset, DatasetInUse, DatasetNotFound
+from imgcls.errors import BadArgument, BadDataset
 from imgcls.files import locked, scratch, sweep
 from imgcls.settings import get_settings
-
-Found = list[tuple[Path, Entry]]
 
 
 class DatasetStore:
@@ -55,6 +43,7 @@ class DatasetStore:
 
     def __init__(self, home: Path | None = None) -> None:
         self.root = (home or get_settings().home) / "datasets"
+        self._shelf = Shelf(self.root)
 
     def add(
         self,
@@ -85,12 +74,11 @@ class DatasetStore:
 
     def list(self) -> list[DatasetSummary]:
         """All datasets, newest first. Never raises: what cannot be read is left out."""
-        found = [entry.summary for _, entry in self._entries("*")]
-        return sorted(found, key=lambda summary: summary.created_at, reverse=True)
+        return self._shelf.summaries()
 
     def get(self, tag: str) -> DatasetSummary:
         """By `name:version`, or the latest by `name`. Raises `DatasetNotFound`, `BadDataset`."""
-        return self._entry(tag)[1].summary
+        return self._shelf.entry(tag)[1].summary
 
     def open(self, tag: str, *, seed: int = 0, group: str | None = None) -> Dataset:
         """All of a dataset, or one of its groups.
@@ -98,17 +86,17 @@ class DatasetStore:
         Raises `DatasetNotFound`, `BadDataset` where the data has changed or is gone, `BadArgument`
         for a group that is not there.
         """
-        folder, entry = self._entry(tag)
-        _check_unchanged(entry)
+        folder, entry = self._shelf.entry(tag)
+        check_unchanged(entry)
         with contextlib.suppress(FileNotFoundError):
             return open_entry(folder, entry, seed, group)
         # Replaced between the two reads: what is there now is whole.
-        folder, entry = self._entry(tag)
-        _check_unchanged(entry)
+        folder, entry = self._shelf.entry(tag)
+        check_unchanged(entry)
         try:
             return open_entry(folder, entry, seed, group)
         except FileNotFoundError as err:
-            raise _lost(entry) from err
+            raise lost(entry) from err
 
     def folder(self, tag: str) -> Path:
         """Where a dataset is kept, by its whole tag; it may be gone."""
@@ -117,7 +105,7 @@ class DatasetStore:
     def source(self, tag: str) -> str | None:
         """The folder, archive or URL that a dataset's images are read from; None where they lie in
         the store. Raises `DatasetNotFound`, `BadDataset`."""
-        entry = self._entry(tag)[1]
+        entry = self._shelf.entry(tag)[1]
         return None if entry.archive else entry.source
 
     def index(self, tag: str, *, seed: int = 0) -> pa.Table:
@@ -125,13 +113,13 @@ class DatasetStore:
 
         Raises `DatasetNotFound`, `BadDataset`.
         """
-        self._entry(tag)
+        self._shelf.entry(tag)
         with locked(self.root / ".lock"):  # nobody replaces it between the two reads
-            folder, entry = self._entry(tag)
+            folder, entry = self._shelf.entry(tag)
             try:
                 index = read_index(folder / entry.index)
             except FileNotFoundError as err:
-                raise _lost(entry) from err
+                raise lost(entry) from err
         return with_splits(index, entry.summary.labels, seed)
 
     def remove(self, tag: str) -> str:
@@ -141,20 +129,7 @@ class DatasetStore:
         can read on. Raises `DatasetNotFound`, `BadDataset` where it is damaged, and `DatasetInUse`
         where another dataset reads its images; jobs are for the caller to ask (`Jobs.without`).
         """
-        with locked(self.root / ".lock"):
-            folder, entry = self._entry(tag)
-            for other, used in self._entries("*"):
-                if other != folder and Path(used.source).is_relative_to(folder):
-                    raise DatasetInUse(
-                        f"{used.summary.tag} reads the images of {entry.summary.tag}; remove it "
-                        "first."
-                    )
-            gone = self.root / f".tmp-{uuid4().hex[:12]}"
-            os.replace(folder, gone)
-            with contextlib.suppress(OSError):  # it has other versions
-                folder.parent.rmdir()
-        shutil.rmtree(gone, ignore_errors=True)
-        return entry.summary.tag
+        return self._shelf.remove(tag)
 
     def add_entry(
         self,
@@ -177,7 +152,7 @@ class DatasetStore:
         # A table that comes with an upload comes from outside.
         rows = None if table is None else read_table(table, csv_only=move)
         labelling = _resolved(labelling, rows)
-        if not move and (known := self._find(path, name, labelling)) is not None:
+        if not move and (known := self._shelf.known(path, name, labelling)) is not None:
             return known
         sweep(self.root, ".pass-")
         with scratch(self.root, ".tmp-") as work:
@@ -200,7 +175,7 @@ class DatasetStore:
             with locked(self.root / ".lock"):  # one process publishes at a time
                 if fingerprint(path) != entry.fingerprint:
                     raise BadDataset(f"{path} changed while it was read; add it again.")
-                folder = self._publish(entry, work, source.data)
+                folder = self._shelf.publish(entry, work, source.data)
             journal.unlink(missing_ok=True)
             if move:
                 Path(entry.source).unlink(missing_ok=True)
@@ -213,12 +188,12 @@ class DatasetStore:
         Raises `DatasetNotFound`, `BadDataset`, and `BadArgument` for a list that does not fit.
         """
         with scratch(self.root, ".tmp-") as work, locked(self.root / ".lock"):
-            folder, before = self._entry(tag)
-            _check_unchanged(before)
+            folder, before = self._shelf.entry(tag)
+            check_unchanged(before)
             try:
                 index = read_index(folder / before.index)
             except FileNotFoundError as err:
-                raise _lost(before) from err
+                raise lost(before) from err
             was = before.summary
             index = apply_fixes(index, was.labelling, rows)
             mark = {"fix": fix_hash(rows, was.labelling.fix)}
@@ -227,7 +202,7 @@ class DatasetStore:
             archive = None
             if before.archive is not None:
                 archive = f"archive-{unique}.{was.source}"
-                _link(folder / before.archive, work / archive)
+                link(folder / before.archive, work / archive)
             entry = before.model_copy(
                 update={
                     "summary": _summary(name, was.source, index, was.ignored, seed, labelling),
@@ -238,7 +213,7 @@ class DatasetStore:
             )
             write_index(index, work / entry.index)
             (work / FIXES_FILE).write_text(to_csv(rows), encoding="utf-8")
-            self._publish(entry, work, work / (archive or ""))
+            self._shelf.publish(entry, work, work / (archive or ""))
             return entry.summary
 
     def fixes(self, tag: str) -> tuple[str, Sequence[FixRow]] | None:
@@ -246,74 +221,8 @@ class DatasetStore:
 
         Raises `DatasetNotFound`, `BadDataset`, and `BadArgument` where the list is damaged.
         """
-        folder, entry = self._entry(tag)
+        folder, entry = self._shelf.entry(tag)
         return None if entry.fixed is None else (entry.fixed, read_csv(folder / FIXES_FILE))
-
-    def _publish(self, entry: Entry, work: Path, archive: Place) -> Path:
-        """Move what was made in `work` to where readers look, the entry last."""
-        name, _, version = entry.summary.tag.partition(":")
-        folder = self.root / name / version
-        folder.mkdir(parents=True, exist_ok=True)
-        os.replace(work / entry.index, folder / entry.index)
-        if entry.archive:
-            shutil.move(str(archive), folder / entry.archive)
-        if entry.fixed:
-            os.replace(work / FIXES_FILE, folder / FIXES_FILE)
-        draft = work / ENTRY_FILE
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(entry.model_dump_json(indent=2))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, folder / ENTRY_FILE)
-        for file_path in folder.iterdir():
-            if file_path.name not in (ENTRY_FILE, FIXES_FILE, entry.index, entry.archive):
-                with contextlib.suppress(OSError):
-                    file_path.unlink()
-        return folder
-
-    def _entries(self, name: str) -> Found:
-        """Whole entries; folders of work in progress begin with a dot and are left out."""
-        try:
-            files = sorted(self.root.glob(f"{name}/*/{ENTRY_FILE}"))
-        except OSError:
-            return []
-        return [
-            (file.parent, entry)
-            for file in files
-            if file.parent.parent.name[0] != "." and (entry := load_entry(file)) is not None
-        ]
-
-    def _find(self, path: Place, name: str, labelling: Labelling) -> tuple[Path, Entry] | None:
-        """The entry made from this path in this way, while the path is unchanged."""
-        found = [
-            (folder, entry)
-            for folder, entry in self._entries(name)
-            if entry.source == str(path)
-            and entry.summary.labelling == labelling
-            and not entry.moved
-            and (folder / entry.index).exists()
-        ]
-        mark = fingerprint(path) if found else None
-        return next((item for item in found if item[1].fingerprint == mark), None)
-
-    def _entry(self, tag: str) -> tuple[Path, Entry]:
-        if match := TAG.fullmatch(tag):
-            name, version = match.groups()
-            found = [
-                item
-                for item in self._entries(name)
-                if version in (None, "latest") or item[1].summary.tag == tag
-            ]
-            if found:
-                return max(found, key=lambda item: item[1].summary.created_at)
-            folder = "*" if version in (None, "latest") else version
-            if damaged := sorted(self.root.glob(f"{name}/{folder}/{ENTRY_FILE}")):
-                raise BadDataset(
-                    f"{damaged[0]} is damaged or of another version; add the dataset again."
-                )
-        tags = [summary.tag for summary in self.list()]
-        known = f"there are: {', '.join(tags[:20])}" if tags else "the store is empty"
-        raise DatasetNotFound(f"There is no dataset {tag[:100]!r}; {known}.", detail=tags[:100])
 
 
 def open_entry(folder: Path, entry: Entry, seed: int, group: str | None = None) -> Dataset:
@@ -324,18 +233,6 @@ def open_entry(folder: Path, entry: Entry, seed: int, group: str | None = None) 
     return Dataset(
         summary.tag, summary.labels, index, summary.source, data, seed, summary.labelling, group
     )
-
-
-def _link(archive: Path, name: Path) -> None:
-    """The same bytes under another name, so that either version can be removed alone."""
-    try:
-        os.link(archive, name)
-    except OSError:  # not every file system has links
-        shutil.copyfile(archive, name)
-
-
-def _lost(entry: Entry) -> BadDataset:
-    return BadDataset(f"The index of {entry.summary.tag} is gone; add the dataset again.")
 
 
 def _resolved(labelling: Labelling, table: Table | None) -> Labelling:
@@ -369,19 +266,3 @@ def _summary(
         labelling=labelling,
         groups=sorted(groups),
     )
-
-
-def _check_unchanged(entry: Entry) -> None:
-    if entry.archive is not None:
-        return
-    mark = fingerprint(place(entry.source))
-    if mark is None:
-        raise BadDataset(
-            f"The data of {entry.summary.tag} is gone from {entry.source}; put it back, or add the "
-            "dataset again from where it is now."
-        )
-    if mark != entry.fingerprint:
-        raise BadDataset(
-            f"{entry.source} has changed since {entry.summary.tag} was added; add it again, which "
-            "makes a new version."
-        )

@@ -1,0 +1,159 @@
+"""Shelf: the entries of a store on disk, found by tag or by path, published, removed.
+
+    datasets/<name>/<version>/dataset.json      written last: without it there is no dataset
+                              index-<id>.parquet
+                              archive-<id>.zip  only where the store owns the data
+                              fix.csv           only where fixes made it of another version
+                              sheet-<id>.png    contact sheets that were asked for
+
+Readers take their file names from `dataset.json`, which is replaced as a whole: a dataset added
+again while it is being opened shows either state, never a mixture.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+from imgcls.data.labelling import Labelling
+from imgcls.data.source import fingerprint
+from imgcls.data.summary import (
+    ENTRY_FILE,
+    FIXES_FILE,
+    TAG,
+    DatasetSummary,
+    Entry,
+    load_entry,
+)
+from imgcls.data.urls import Place, place
+from imgcls.errors import BadDataset, DatasetInUse, DatasetNotFound
+from imgcls.files import locked
+
+Found = list[tuple[Path, Entry]]
+
+
+class Shelf:
+    """An empty one is the normal first state. Several processes may use one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def entries(self, name: str) -> Found:
+        """Whole entries; folders of work in progress begin with a dot and are left out."""
+        try:
+            files = sorted(self.root.glob(f"{name}/*/{ENTRY_FILE}"))
+        except OSError:
+            return []
+        return [
+            (file.parent, entry)
+            for file in files
+            if file.parent.parent.name[0] != "." and (entry := load_entry(file)) is not None
+        ]
+
+    def summaries(self) -> list[DatasetSummary]:
+        """Of all entries, newest first."""
+        found = [entry.summary for _, entry in self.entries("*")]
+        return sorted(found, key=lambda summary: summary.created_at, reverse=True)
+
+    def known(self, path: Place, name: str, labelling: Labelling) -> tuple[Path, Entry] | None:
+        """The entry made from this path in this way, while the path is unchanged."""
+        found = [
+            (folder, entry)
+            for folder, entry in self.entries(name)
+            if entry.source == str(path)
+            and entry.summary.labelling == labelling
+            and not entry.moved
+            and (folder / entry.index).exists()
+        ]
+        mark = fingerprint(path) if found else None
+        return next((item for item in found if item[1].fingerprint == mark), None)
+
+    def entry(self, tag: str) -> tuple[Path, Entry]:
+        """By `name:version`, or the latest by `name`. Raises `DatasetNotFound`, `BadDataset`."""
+        if match := TAG.fullmatch(tag):
+            name, version = match.groups()
+            found = [
+                item
+                for item in self.entries(name)
+                if version in (None, "latest") or item[1].summary.tag == tag
+            ]
+            if found:
+                return max(found, key=lambda item: item[1].summary.created_at)
+            folder = "*" if version in (None, "latest") else version
+            if damaged := sorted(self.root.glob(f"{name}/{folder}/{ENTRY_FILE}")):
+                raise BadDataset(
+                    f"{damaged[0]} is damaged or of another version; add the dataset again."
+                )
+        tags = [summary.tag for summary in self.summaries()]
+        known = f"there are: {', '.join(tags[:20])}" if tags else "the store is empty"
+        raise DatasetNotFound(f"There is no dataset {tag[:100]!r}; {known}.", detail=tags[:100])
+
+    def publish(self, entry: Entry, work: Path, archive: Place) -> Path:
+        """Move what was made in `work` to where readers look, the entry last."""
+        name, _, version = entry.summary.tag.partition(":")
+        folder = self.root / name / version
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(work / entry.index, folder / entry.index)
+        if entry.archive:
+            shutil.move(str(archive), folder / entry.archive)
+        if entry.fixed:
+            os.replace(work / FIXES_FILE, folder / FIXES_FILE)
+        draft = work / ENTRY_FILE
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(entry.model_dump_json(indent=2))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, folder / ENTRY_FILE)
+        for file_path in folder.iterdir():
+            if file_path.name not in (ENTRY_FILE, FIXES_FILE, entry.index, entry.archive):
+                with contextlib.suppress(OSError):
+                    file_path.unlink()
+        return folder
+
+    def remove(self, tag: str) -> str:
+        """See `DatasetStore.remove`."""
+        with locked(self.root / ".lock"):
+            folder, entry = self.entry(tag)
+            for other, used in self.entries("*"):
+                if other != folder and Path(used.source).is_relative_to(folder):
+                    raise DatasetInUse(
+                        f"{used.summary.tag} reads the images of {entry.summary.tag}; remove it "
+                        "first."
+                    )
+            gone = self.root / f".tmp-{uuid4().hex[:12]}"
+            os.replace(folder, gone)
+            with contextlib.suppress(OSError):  # it has other versions
+                folder.parent.rmdir()
+        shutil.rmtree(gone, ignore_errors=True)
+        return entry.summary.tag
+
+
+def link(archive: Path, name: Path) -> None:
+    """The same bytes under another name, so that either version can be removed alone."""
+    try:
+        os.link(archive, name)
+    except OSError:  # not every file system has links
+        shutil.copyfile(archive, name)
+
+
+def lost(entry: Entry) -> BadDataset:
+    """The refusal where the file of an entry's index is not there."""
+    return BadDataset(f"The index of {entry.summary.tag} is gone; add the dataset again.")
+
+
+def check_unchanged(entry: Entry) -> None:
+    """Raises `BadDataset` where what the entry was made of has changed or is gone."""
+    if entry.archive is not None:
+        return
+    mark = fingerprint(place(entry.source))
+    if mark is None:
+        raise BadDataset(
+            f"The data of {entry.summary.tag} is gone from {entry.source}; put it back, or add the "
+            "dataset again from where it is now."
+        )
+    if mark != entry.fingerprint:
+        raise BadDataset(
+            f"{entry.source} has changed since {entry.summary.tag} was added; add it again, which "
+            "makes a new version."
+        )
