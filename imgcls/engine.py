@@ -7,8 +7,10 @@ or the `score` of a regression, and an `embedding`.
 
 import ctypes
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,8 @@ from imgcls.errors import BadImage, BadModel, GateFailed
 from imgcls.settings import get_settings, usable_cores
 
 Floats = npt.NDArray[np.float32]
+_RUN = 32
+"""Images that `graph_runner` runs together."""
 
 
 class Engine:
@@ -238,3 +242,26 @@ def _providers() -> list[str]:
         return [name.strip() for name in wanted.split(",") if name.strip()]
     available = ort.get_available_providers()
     return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+
+
+def graph_runner(graph: bytes, *, threads: int = 0) -> Callable[[npt.NDArray[Any]], Floats]:
+    """Runs a bare ONNX graph on the CPU: an array `[n, ...]` to its first output `[n, ...]`.
+
+    `threads` are those of one run, 0 for as many as there are cores.
+    """
+    options = ort.SessionOptions()
+    # Spinning threads would take the cores from decoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    wanted, given = session.get_outputs()[0].name, session.get_inputs()[0].name
+
+    def run(values: npt.NDArray[Any]) -> Floats:
+        found: list[Floats] = [
+            session.run([wanted], {given: values[start : start + _RUN]})[0]
+            for start in range(0, len(values), _RUN)
+        ]
+        return np.concatenate(found)
+
+    return run

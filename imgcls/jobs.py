@@ -85,6 +85,8 @@ class JobRequest(BaseModel):
     """A search among recipes; `recipe` then says so and nothing else: see `SEARCH`."""
     track: tuple[Tracker, ...] = ()
     """Where the figures of the run go besides the job's own events."""
+    cluster: str | None = None
+    """Address of the Ray cluster that computes features; `local` starts one."""
 
 
 class _Process(BaseModel):

@@ -40,11 +40,11 @@ HEAVY = {
 
 ALLOWED = {
     "demo_steps": {"sklearn"},
-    **{module: {"ray"} for module in ("cluster", "chunks", "predicting")},
+    **{module: {"ray"} for module in ("cluster", "chunks")},
 }
 """The demo's images are scikit-learn's digits, and `--engine ray` is Ray: loaded when asked for."""
 
-TRAINING_SEES = LAYER["registry"]
+TRAINING_SEES = LAYER["scale"]
 """The highest layer of imgcls that `training` builds on."""
 
 

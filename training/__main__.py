@@ -109,7 +109,12 @@ def _done(writer: JobWriter, on_event: "OnEvent") -> ModelCard:
         tracked(request.track, f"{request.name}-{writer.folder.name}", recipe, on_event) as run,
     ):
         card = train(
-            dataset, recipe, on_event=run.on_event, checkpoint_dir=writer.checkpoint_dir, **common
+            dataset,
+            recipe,
+            on_event=run.on_event,
+            checkpoint_dir=writer.checkpoint_dir,
+            cluster=request.cluster,
+            **common,
         )
         run.end(card.metrics.headline(), tag=card.tag, dataset=card.dataset.tag)
     return card

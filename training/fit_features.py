@@ -1,5 +1,7 @@
 """Features recipes: compute features once, perhaps reduce them, fit a head on them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +15,20 @@ from imgcls.recipes import FeaturesRecipe
 from training import graphs, heads
 from training.events import OnEvent, throttled
 from training.features import features, load_extractor
+from training.features.compute import Elsewhere
 from training.fitted import Fitted, default_side, device, device_name, output_range
 from training.reduce import fit_pca
 
 Floats = npt.NDArray[np.float32]
 
 
-def fit_features(dataset: Dataset, recipe: FeaturesRecipe, emit: OnEvent) -> Fitted:
-    """Features, computed once, then what is fitted on top of them."""
+def fit_features(
+    dataset: Dataset, recipe: FeaturesRecipe, emit: OnEvent, *, cluster: str | None = None
+) -> Fitted:
+    """Features, computed once, then what is fitted on top of them.
+
+    With `cluster`, the address of one, Ray computes them: see `imgcls.scale.connect`.
+    """
     classes = None if dataset.task == "regression" else len(dataset.labels)
     heads.check(recipe.head, classes)
     size = recipe.image_size or default_side(dataset)
@@ -33,10 +41,13 @@ def fit_features(dataset: Dataset, recipe: FeaturesRecipe, emit: OnEvent) -> Fit
     total = sum(len(part) for part in rows.values())
     found: dict[str, Floats] = {}
     done = 0
-    for split, part in rows.items():
-        report = throttled(emit, "features", at=done / total, share=len(part) / total)
-        found[split] = features(extractor, dataset, part, device=device(), progress=report)
-        done += len(part)
+    with _elsewhere(dataset, cluster) as elsewhere:
+        for split, part in rows.items():
+            report = throttled(emit, "features", at=done / total, share=len(part) / total)
+            found[split] = features(
+                extractor, dataset, part, device=device(), progress=report, elsewhere=elsewhere
+            )
+            done += len(part)
     parts, dim = [extractor.graph], extractor.dim
     emit("training", progress=0.0)
     if recipe.reduce is not None:
@@ -68,6 +79,17 @@ def fit_features(dataset: Dataset, recipe: FeaturesRecipe, emit: OnEvent) -> Fit
         backbone=extractor.backbone,
         packages=(*extractor.packages, *head.packages),
     )
+
+
+@contextmanager
+def _elsewhere(dataset: Dataset, cluster: str | None) -> Iterator[Elsewhere | None]:
+    if cluster is None:
+        yield None
+        return
+    from imgcls.scale import connect, extract
+
+    with connect(cluster):
+        yield partial(extract, dataset)
 
 
 def _write(

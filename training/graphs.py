@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
+
+from imgcls.engine import graph_runner
 
 OPSET = 20
 ML_OPSET = 3
 """Of `ai.onnx.ml`, where the trees and support vectors are."""
 _IR = 10
-_BATCH = 32
 
 Floats = npt.NDArray[np.float32]
 Shape = tuple[int | str, ...]
@@ -75,23 +75,7 @@ def joined(
 
 def runner(model: onnx.ModelProto) -> Callable[[npt.NDArray[Any]], Floats]:
     """Runs a part by ONNX Runtime on the CPU: an array `[n, ...]` to its first output."""
-    options = ort.SessionOptions()
-    # Spinning threads would take the cores from decoding.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    wanted, given = session.get_outputs()[0].name, session.get_inputs()[0].name
-
-    def run(values: npt.NDArray[Any]) -> Floats:
-        found: list[Floats] = [
-            session.run([wanted], {given: values[start : start + _BATCH]})[0]
-            for start in range(0, len(values), _BATCH)
-        ]
-        return np.concatenate(found)
-
-    return run
+    return graph_runner(model.SerializeToString())
 
 
 def _current(model: onnx.ModelProto) -> onnx.ModelProto:

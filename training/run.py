@@ -47,6 +47,7 @@ def train(
     seed: int = 0,
     fitted: Fitted | None = None,
     checkpoint_dir: Path | None = None,
+    cluster: str | None = None,
 ) -> ModelCard:
     """Train a model called `name` and register it; returns its card.
 
@@ -55,6 +56,7 @@ def train(
     same metrics. A `baseline` is protected from removal. `fitted` is what `recipe` has made of this
     dataset before, to be tested and registered without fitting again. A network saves every epoch
     in `checkpoint_dir` and goes on from what it finds there; whoever names the folder removes it.
+    Features are computed on the Ray cluster at the address `cluster`, where one is given.
 
     Raises `BadRecipe`, `BadDataset`, `WeightsUnavailable`, `ParityFailed`, `TrainingFailed`.
     """
@@ -70,7 +72,9 @@ def train(
     try:
         _check(dataset, recipe)
         with reproducible(recipe.seed):
-            fitted = fitted or fit(dataset, recipe, emit, checkpoint_dir=checkpoint_dir)
+            fitted = fitted or fit(
+                dataset, recipe, emit, checkpoint_dir=checkpoint_dir, cluster=cluster
+            )
             return _finish(dataset, recipe, fitted, tag, baseline, registry, emit, started)
     finally:
         if opened:

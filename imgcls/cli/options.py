@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -87,6 +88,13 @@ def on_ray(engine: str, address: str | None) -> bool:
 
     check_installed()
     return True
+
+
+def cluster(engine: str, address: str | None) -> str | None:
+    """The address of the Ray cluster, where one is asked for; `local` for one of our own."""
+    if not on_ray(engine, address):
+        return None
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def scanner(engine: str, address: str | None) -> "Scanner":

@@ -92,7 +92,7 @@ def train(
     if resume is not None:
         of_the_job = (
             data, recipe, config, changes, name, pattern, table, target, where, group, time_limit,
-            baseline, seed, track,
+            baseline, seed, track, address, engine != "local",
         )  # fmt: skip
         if any(of_the_job):
             raise typer.BadParameter("--resume takes the data, the recipe and the rest as the job.")
@@ -111,6 +111,7 @@ def train(
         raise typer.BadParameter("--activate is for one model; --group makes several.")
     read_as = options.labelling(pattern, target, where, group)
     scanner = options.scanner(engine, address)
+    cluster = options.cluster(engine, address)
     with open_data(data, seed, read_as, table, scanner=scanner) as dataset:
         tag = dataset.tag
         console.note(f"{tag}: {len(dataset):,} images, {dataset.contents}")
@@ -131,6 +132,7 @@ def train(
             baseline=baseline,
             seed=seed,
             track=trackers(track),
+            cluster=cluster,
         )
         job, card = run_job(request)
         done.append(_registered(job, card, activate=activate, json=json))

@@ -120,8 +120,11 @@ class Dataset:
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row. Thread-safe. Raises `BadImage`."""
-        offset, packed, size, method, crc, location = (column[row] for column in self._places)
-        return self._reader.read(offset, packed, size, method, crc, location)
+        return self._reader.read(*self.where(row))
+
+    def where(self, row: int) -> tuple[Any, ...]:
+        """Where the bytes of a row lie: what `Reader.read` takes."""
+        return tuple(column[row] for column in self._places)
 
     def name(self, row: int) -> str:
         """The path of a row's file inside the source."""

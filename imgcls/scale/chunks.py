@@ -3,12 +3,41 @@
 A chunk whose node dies is done again elsewhere, and so is one whose result died with it.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from imgcls.errors import BY_CODE, Conflict, ImgclsError
 from imgcls.scale.cluster import silent
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A value on the cluster, fetched where it is needed; equal where the value is."""
+
+    digest: str
+    reference: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shared) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def get(self) -> Any:
+        import ray
+
+        return ray.get(self.reference)
+
+
+def shared(value: bytes) -> Shared:
+    """Put a value on the cluster, once for all chunks; called while connected."""
+    import ray
+
+    return Shared(hashlib.blake2b(value, digest_size=20).hexdigest(), ray.put(value))
+
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
@@ -25,26 +54,37 @@ def mapped(work: Callable[..., Result], chunks: Sequence[Chunk], **given: Any) -
 
     if not chunks:
         return
-    rows = [{"chunk": chunk} for chunk in chunks]
+    rows = [{"sealed": _Sealed(chunk)} for chunk in chunks]
     with silent():
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         dataset.context.execution_options.preserve_order = True
         done = dataset.map(partial(_done, work, given), num_cpus=1)
     try:
         for row in done.iter_rows():
-            if (refusal := row["refusal"]) is not None:
-                raise BY_CODE[refusal["code"]](refusal["error"])
-            yield row["result"]
+            found: _Sealed = row["sealed"]
+            if found.refusal is not None:
+                raise BY_CODE[found.refusal["code"]](found.refusal["error"])
+            yield found.value
     except RayError as err:
         told = " ".join(str(_first(err)).split())[-300:]
         raise Conflict(f"The Ray cluster could not finish the work: {told}") from err
 
 
-def _done(work: Callable[..., Any], given: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """Keeps Ray Data from turning what is in it into columns."""
+
+    value: Any = None
+    refusal: dict[str, Any] | None = None
+
+
+def _done(
+    work: Callable[..., Any], given: dict[str, Any], row: dict[str, _Sealed]
+) -> dict[str, _Sealed]:
     try:
-        return {"result": work(row["chunk"], **given), "refusal": None}
+        return {"sealed": _Sealed(work(row["sealed"].value, **given))}
     except ImgclsError as err:  # as a value: Ray would log it, with what is around it
-        return {"result": None, "refusal": err.to_dict()}
+        return {"sealed": _Sealed(refusal=err.to_dict())}
 
 
 def _first(err: BaseException) -> BaseException:

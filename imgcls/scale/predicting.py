@@ -4,10 +4,11 @@ The model travels to the nodes and passes the gate on each; the files must be th
 path, or be read from a URL. Batches are cut as on one machine, so the answers are the same.
 """
 
+import io
 import platform
+import tarfile
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from imgcls import offline
 from imgcls.engine import Engine, gate
 from imgcls.errors import BadDataset
 from imgcls.offline import Answers, Inputs, Part
-from imgcls.scale.chunks import mapped
+from imgcls.scale.chunks import Shared, mapped, shared
 
 CHUNK_FILES = 1_024
 """Files in one piece of work, rounded to whole batches."""
@@ -34,38 +35,22 @@ def predict(
 
     Raises `BadArgument`, `BadDataset` where a node does not see the files, and what `mapped` does.
     """
-    import ray
-
     engine.card.check_options(top_k, threshold)
     chunks = list(_chunks(inputs, max(1, CHUNK_FILES // batch) * batch))
-    model = _Model(engine.card.graph_sha256, ray.put(_files(engine.folder)))
+    model = shared(_packed(engine.folder))
     options = {"batch": batch, "top_k": top_k, "threshold": threshold}
     for answers in mapped(_predict, chunks, model=model, options=options):
         yield from answers
 
 
-@dataclass(frozen=True)
-class _Model:
-    """What a node needs to load the model; equal where the graph is."""
-
-    key: str
-    files: Any
-    """Reference to a `dict[str, bytes]` on the cluster."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Model) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    """The model's folder without what only people read."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] != "report"
-    }
+def _packed(folder: Path) -> bytes:
+    """The model's folder as a tar, without what only people read."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for path in sorted(folder.iterdir()):
+            if path.name != "report":
+                tar.add(path, path.name)
+    return made.getvalue()
 
 
 def _chunks(inputs: Inputs, size: int) -> Iterator[list[Part]]:
@@ -86,7 +71,7 @@ def _chunks(inputs: Inputs, size: int) -> Iterator[list[Part]]:
         yield chunk
 
 
-def _predict(chunk: list[Part], model: _Model, options: dict[str, Any]) -> list[Answers]:
+def _predict(chunk: list[Part], model: Shared, options: dict[str, Any]) -> list[Answers]:
     for part in chunk:
         if not part.place.exists():
             raise BadDataset(
@@ -98,12 +83,9 @@ def _predict(chunk: list[Part], model: _Model, options: dict[str, Any]) -> list[
 
 
 @lru_cache(maxsize=1)
-def _engine(model: _Model) -> Engine:
+def _engine(model: Shared) -> Engine:
     """Loaded once in each process of the cluster."""
-    import ray
-
     with tempfile.TemporaryDirectory(prefix="imgcls-") as name:
-        for path, data in ray.get(model.files).items():
-            (Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
-            (Path(name) / path).write_bytes(data)
+        with tarfile.open(fileobj=io.BytesIO(model.get())) as tar:
+            tar.extractall(name, filter="data")
         return gate(Path(name), threads=1)

@@ -134,7 +134,7 @@ from imgcls.data import open_dataset, scan as scan_module
 scan_module._CHUNK_FILES, scan_module._KEEP_FILES = 3, 1
 measure = scan_module.measure
 def slow(reader, entries, max_pixels):
-    print(len(entries), flush=True)
+    print(f"{len(entries)}\\n", end="", flush=True)  # one write: threads take turns
     time.sleep(float(sys.argv[2]))
     return measure(reader, entries, max_pixels)
 scan_module.measure = slow

@@ -19,6 +19,7 @@ from imgcls.eda import profile
 from imgcls.engine import gate
 from imgcls.errors import BadArgument, BadDataset
 from imgcls.offline import Answers
+from imgcls.recipes.types import FeaturesRecipe, HogFeatures, LinearHead
 from imgcls.registry import Registry
 from imgcls.scale import RayScanner, measuring, predicting
 from imgcls.settings import get_settings
@@ -109,6 +110,38 @@ def test_a_dataset_and_answers_by_the_command_line(
         assert result.exit_code == 0, result.output
         answers.append(out.read_bytes())
     assert answers[0] == answers[1]
+
+
+def test_features_are_those_of_one_machine_to_the_last_bit(
+    connected: str, pets_zip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.fit_features import fit_features
+
+    recipe = FeaturesRecipe(features=HogFeatures(), head=LinearHead(epochs=1))
+    kept = []
+    for home, cluster in (("one", None), ("two", connected)):
+        monkeypatch.setenv("IMGCLS_HOME", str(tmp_path / home))
+        get_settings.cache_clear()
+        with open_dataset(pets_zip, name="pets") as dataset:
+            some = {split: dataset.rows(split)[::5] for split in ("train", "val", "test")}
+            fit_features(dataset.view(**some), recipe, lambda *_, **__: None, cluster=cluster)
+        files = (tmp_path / home / "cache" / "features").glob("*.npy")
+        kept.append({path.name: path.read_bytes() for path in files})
+    assert len(kept[0]) == 3
+    assert kept[0] == kept[1]
+
+
+def test_an_image_that_is_gone_ends_the_features(connected: str, tmp_path: Path) -> None:
+    from imgcls.card import Preprocessing
+
+    folder = class_folders(tmp_path / "photos", per_class=6)
+    with open_dataset(folder) as dataset:
+        (folder / "red" / "000.jpg").unlink()
+        chunks = scale.extract(
+            dataset, b"", np.arange(len(dataset)), Preprocessing(height=8, width=8)
+        )
+        with pytest.raises(BadDataset, match=r"red/000\.jpg cannot be decoded"):
+            list(chunks)
 
 
 def test_what_a_node_does_not_see_is_refused_by_name(
