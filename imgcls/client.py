@@ -158,6 +158,12 @@ class Client:
         found = self._post("/datasets")["datasets"]
         return [DatasetSummary.model_validate(summary) for summary in found]
 
+    def dataset(self, dataset: str) -> "DatasetSummary":
+        """What is stored of one dataset. Raises `DatasetNotFound`."""
+        from imgcls.data import DatasetSummary
+
+        return DatasetSummary.model_validate(self._post("/dataset", dataset=dataset))
+
     def eda(self, dataset: str) -> "Profile":
         """The profile of a stored dataset. Raises `DatasetNotFound`."""
         from imgcls.eda import Profile

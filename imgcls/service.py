@@ -407,6 +407,11 @@ class ImageClassifier:
         """All stored datasets, newest first."""
         return DatasetsResponse(datasets=await in_thread(lambda: _dataset_store().list()))
 
+    @endpoint("/dataset", DatasetRequest, DatasetSummary, role="manage")
+    async def dataset(self, dataset: str) -> DatasetSummary:
+        """What is stored of one dataset."""
+        return await in_thread(lambda: _dataset_store().get(dataset))
+
     @endpoint("/eda", DatasetRequest, Profile, role="manage")
     async def eda(self, dataset: str) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""

@@ -231,6 +231,7 @@ REFUSALS = [
     ("/resume", {"json": {"id": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "nothing"}}, 404),
     ("/eda", {"json": {"dataset": "/etc"}}, 404),
+    ("/dataset", {"json": {"dataset": "nothing"}}, 404),
     ("/eda_report", {"json": {"dataset": "nothing"}}, 404),
     ("/samples", {"json": {"dataset": "nothing"}}, 404),
     ("/samples", {"json": {"dataset": "x", "count": 21}}, 400),
@@ -478,7 +479,7 @@ def test_the_openapi_document_has_types_examples_and_refusals(http: httpx.Client
     routes = {
         "/predict", "/fit", "/jobs", "/job", "/cancel", "/resume", "/eda", "/set", "/rollback",
         "/unset", "/list", "/info", "/remove", "/remove_all", "/upload", "/datasets",
-        "/diff", "/findings", "/fix", "/remove_dataset", "/samples", "/eda_report",
+        "/diff", "/findings", "/fix", "/remove_dataset", "/samples", "/eda_report", "/dataset",
     }  # fmt: skip
     assert routes <= set(spec["paths"])
     schemas = spec["components"]["schemas"]

@@ -64,6 +64,7 @@ def eda(
         console.show(f"wrote {html}")
     else:
         console.show(*profile_tables(found))
+        console.note(f"To look for faults: imgcls data findings {found.tag}")
 
 
 def profile_tables(profile: "Profile") -> "list[Table | str]":
