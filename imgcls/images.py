@@ -46,7 +46,9 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _SEQUENTIAL = (0xC0, 0xC1)
 """Markers of frames that are not progressive."""
-_SHORT = 4096
+_QUICK_BYTES, _QUICK_PIXELS = 2**14, 2**15
+"""Files and pictures up to which any number of scans is soon decoded."""
+_EXIF = b"Exif\0\0"
 _FOUR_COMPONENTS = b"\x00\x14\x08"
 """In the header of every frame of four components and 8 bits: its length and its precision."""
 
@@ -77,28 +79,20 @@ def probe(data: bytes, *, max_pixels: int | None = None) -> ImageInfo:
 
 
 def decode(
-    data: bytes,
-    *,
-    min_size: tuple[int, int] | None = None,
-    max_pixels: int | None = None,
-    out: Pixels | None = None,
+    data: bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int | None = None
 ) -> Pixels:
     """Decode an encoded image into upright `uint8 [H, W, 3]` RGB.
 
     `min_size` is `(height, width)`: a JPEG may then come back smaller than it is, by a factor of
     its own transform (1/2, 1/4, 1/8 and steps between), yet never under that size. `max_pixels`
-    (default: the setting) is checked against the header before anything is decoded. `out`
-    (contiguous `[H, W, 3]`, within that limit, without `min_size`) is what comes back, filled,
-    where the picture is a plain JPEG of just that size: many small ones decode faster so.
+    (default: the setting) is checked against the header before anything is decoded.
 
     Raises `EmptyImage`, `UnsupportedImage`, `BrokenImage` or `ImageTooLarge`.
     """
     if _is_jpeg(data):
-        _check_scans(data)
-        if out is not None and _decode_into(data, out):
-            return out
         if (pixels := _decode_jpeg(data, min_size, max_pixels)) is not None:
             return pixels
+        _check_scans(data)
     with _open(data, max_pixels) as image:
         try:
             if image.format == "JPEG" and min_size is not None:
@@ -115,6 +109,22 @@ def decode(
             raise BrokenImage(
                 f"The {image.format} image is damaged or cut short: {_reason(err)}"
             ) from err
+
+
+def decode_into(data: bytes, out: Pixels) -> bool:
+    """Decode a small plain JPEG into `out`: contiguous `uint8 [H, W, 3]`, at most 32,768 pixels.
+
+    False where the picture has another shape or is not upright, of three colours, and small: it is
+    then left to `decode`, which gives the same pixels and takes twice as long for 32 x 32.
+    """
+    if len(data) > _QUICK_BYTES or _FOUR_COMPONENTS in data or _EXIF in data:
+        return False
+    try:
+        # A larger picture is refused before it is decoded: the buffer is too small.
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+    except ValueError:
+        return False
+    return pixels.shape == out.shape
 
 
 def resize(pixels: Pixels, preprocessing: "Preprocessing") -> Pixels:
@@ -170,6 +180,8 @@ def _decode_jpeg(
     if header is None:
         return None
     _check_pixels(header[1], header[0], max_pixels)
+    if len(data) > _QUICK_BYTES or header[0] * header[1] > _QUICK_PIXELS:
+        _check_scans(data)
     orientation = _jpeg_orientation(data)
     min_height, min_width = min_size or (0, 0)
     if orientation >= 5:
@@ -183,22 +195,8 @@ def _decode_jpeg(
     return _upright(pixels, orientation)
 
 
-def _decode_into(data: bytes, out: Pixels) -> bool:
-    """Whether the picture has the shape of `out`, is upright and not CMYK, and lies there now."""
-    if _FOUR_COMPONENTS in data or b"Exif\0\0" in data:
-        return False
-    try:
-        # A larger picture is refused before it is decoded: the buffer is too small.
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
-    except ValueError:
-        return False
-    return pixels.shape == out.shape
-
-
 def _check_scans(data: bytes) -> None:
-    short = len(data) < _SHORT  # then counting is quicker; coded data holds no markers
-    few = data.count(_START_OF_SCAN) <= _MAX_SCANS if short else _has_one_scan(data)
-    if not few and _scans(data) > _MAX_SCANS:
+    if not _has_one_scan(data) and _scans(data) > _MAX_SCANS:
         raise BrokenImage(f"The JPEG image has more than {_MAX_SCANS} scans; save it again.")
 
 
@@ -237,7 +235,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def _jpeg_orientation(data: bytes) -> int:
     # Most JPEGs carry no EXIF; a search is far cheaper than opening the file a second time.
-    if data.find(b"Exif\0\0", 0, _EXIF_SEARCH) < 0:
+    if data.find(_EXIF, 0, _EXIF_SEARCH) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:

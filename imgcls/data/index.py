@@ -41,6 +41,8 @@ _ADDED = [
 """What indexes of before have not got: fields of names or of a table, sharpness, the picture in
 grey cells, and one content hash for all pictures that look the same."""
 
+_REPEATED = ["label", "given_split", "format", "width", "height", "error", "group", "twins"]
+"""Columns with few values: of others a dictionary takes time and saves nothing."""
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -220,7 +222,14 @@ def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
 def write_index(index: pa.Table, path: Path) -> None:
     """As Parquet, flushed to disk; the caller publishes it by its own marker."""
     with path.open("xb") as file:
-        pq.write_table(index, file, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            index,
+            file,
+            compression="zstd",
+            use_dictionary=_REPEATED,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
         file.flush()
         os.fsync(file.fileno())
 

@@ -17,7 +17,7 @@ from imgcls.data.entries import Entries, Ints
 from imgcls.data.pixelwise import CELLS, statistics
 from imgcls.data.reader import Reader
 from imgcls.errors import BadImage
-from imgcls.images import FORMATS, Pixels, decode, probe
+from imgcls.images import FORMATS, Pixels, decode, decode_into, probe
 
 HASH_BYTES = 20
 NUMBERS = (
@@ -74,41 +74,40 @@ def measure(reader: Reader, entries: Entries, max_pixels: int) -> Measures:
         {},
     )
     # Lists where it goes image by image: setting a single element of an array takes longer.
-    offsets, sizes, formats = [0] * count, entries.size.tolist(), [0] * count
+    offsets, sizes, formats = [0] * count, entries.size.tolist(), [_JPEG] * count
     hashes = [bytes(HASH_BYTES)] * count
     stacks: dict[tuple[int, ...], _Stack] = {}
     latest: _Stack | None = None
     waiting = 0
     for row, (data, offset) in enumerate(reader.scan(entries)):
         offsets[row] = offset
-        slot = None if latest is None else latest.slot
         try:
             if isinstance(data, BadImage):
                 raise data
             sizes[row] = len(data)
             hashes[row] = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
-            pixels = decode(data, max_pixels=max_pixels, out=slot)
-            jpeg = data[:3] == b"\xff\xd8\xff"
-            formats[row] = _JPEG if jpeg else _code(probe(data, max_pixels=max_pixels).format)
+            if latest is None or not decode_into(data, latest.slots[len(latest.rows)]):
+                pixels = decode(data, max_pixels=max_pixels)
+                if data[:3] != b"\xff\xd8\xff":
+                    formats[row] = _code(probe(data, max_pixels=max_pixels).format)
+                if pixels.size > _ALONE:
+                    _fill(found, [row], pixels[None])
+                    continue
+                if pixels.shape not in stacks:
+                    stacks[pixels.shape] = _Stack(pixels.shape)
+                latest = stacks[pixels.shape]
+                latest.slots[len(latest.rows)][:] = pixels
         except BadImage as err:
             formats[row] = 0
             found.error[row] = f"{err.code}: {err.message}"
             continue
-        if latest is not None and pixels is slot:
-            latest.rows.append(row)
-        elif pixels.size > _ALONE:
-            _fill(found, [row], pixels[None])
-            continue
-        else:
-            latest = stacks.get(pixels.shape)
-            if latest is None:
-                latest = stacks[pixels.shape] = _Stack(pixels.shape)
-            latest.slot[:] = pixels
-            latest.rows.append(row)
-        waiting += pixels.size
+        latest.rows.append(row)
+        waiting += latest.size
         if waiting > _PENDING:
             _flush(found, stacks)
             waiting = 0
+            if len(stacks) > _SHAPES:
+                stacks, latest = {}, None
     _flush(found, stacks)
     found.numbers[:, _OFFSET], found.numbers[:, _BYTES] = offsets, sizes
     found.content_hash[:] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, HASH_BYTES)
@@ -120,14 +119,11 @@ class _Stack:
     """Pictures of one shape that wait to be measured together."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
+        self.size = prod(shape)
         self.rows: list[int] = []
-        self.pixels: Pixels = np.empty((_PENDING // prod(shape) + 1, *shape), np.uint8)
-
-    @property
-    def slot(self) -> Pixels:
-        """Where the next picture goes."""
-        free: Pixels = self.pixels[len(self.rows)]
-        return free
+        self.pixels: Pixels = np.empty((_PENDING // self.size + 1, *shape), np.uint8)
+        self.slots: list[Pixels] = list(self.pixels)
+        """Where each goes."""
 
 
 def _flush(found: Measures, stacks: dict[tuple[int, ...], _Stack]) -> None:
@@ -135,8 +131,6 @@ def _flush(found: Measures, stacks: dict[tuple[int, ...], _Stack]) -> None:
         if stack.rows:
             _fill(found, stack.rows, stack.pixels[: len(stack.rows)])
             stack.rows.clear()
-    if len(stacks) > _SHAPES:
-        stacks.clear()
 
 
 def _fill(found: Measures, rows: list[int], pixels: Pixels) -> None:

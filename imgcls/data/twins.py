@@ -108,17 +108,17 @@ def with_twins(index: pa.Table) -> pa.Table:
     pairs = find_twins(index)
     rows = np.unique(np.concatenate((pairs.first, pairs.second)))
     contents = index["content_hash"].combine_chunks().dictionary_encode()
-    names = contents.dictionary.to_pylist()
-    codes = contents.indices.fill_null(len(names)).to_numpy()
+    codes = contents.indices.fill_null(len(contents.dictionary)).to_numpy()
+    sorted_codes = pc.sort_indices(contents.dictionary).to_numpy().astype(np.int64)
+    rank = np.argsort(sorted_codes)
     # The least hash of each component, not that of its first path: splits depend on no name.
     root = components(len(index), pairs)[rows]
-    chosen: dict[int, str] = {}
-    twins: list[str | None] = [None] * (len(names) + 1)
-    for at, code in zip(root.tolist(), codes[rows].tolist(), strict=True):
-        chosen[at] = min(chosen.get(at, names[code]), names[code])
-    for at, code in zip(root.tolist(), codes[rows].tolist(), strict=True):
-        twins[code] = chosen[at]
-    column = pa.array(twins, pa.string()).take(pa.array(codes))
+    least = np.full(len(index), len(rank))
+    np.minimum.at(least, root, rank[codes[rows]])
+    twin = np.full(len(rank) + 1, -1)
+    twin[codes[rows]] = sorted_codes[least[root]]
+    chosen = twin[codes]
+    column = contents.dictionary.take(pa.array(chosen, mask=chosen < 0))
     return index.set_column(index.schema.get_field_index("twins"), index.field("twins"), column)
 
 

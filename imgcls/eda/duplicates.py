@@ -8,9 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from imgcls.eda.statistics import codes
-from imgcls.eda.types import DuplicateFile, DuplicateGroup, Duplicates
+from imgcls.eda.types import DuplicateGroup, Duplicates
 
 if TYPE_CHECKING:
     from imgcls.data import Dataset
@@ -29,25 +30,28 @@ def find_duplicates(dataset: "Dataset") -> Duplicates:
     sizes = np.diff(starts, append=len(order))
     labels = codes(index["label" if dataset.task == "classification" else "target"])
     splits = codes(index["split"])
+    repeated = sizes > 1
+    across = [_differ(column[readable[order]], starts)[repeated] for column in (labels, splits)]
     found = []
-    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+    groups_of = zip(starts[repeated].tolist(), sizes[repeated].tolist(), *across, strict=True)
+    for start, size, across_labels, across_splits in groups_of:
         rows = readable[order[start : start + size]]
-        across_labels = len(np.unique(labels[rows])) > 1
-        across_splits = len(np.unique(splits[rows])) > 1
         found.append((not across_labels, not across_splits, int(rows[0]), rows))
     found.sort(key=lambda group: group[:3])
     listed = found[:LISTED]
     # One look-up for all groups: one for each would take most of the time.
     shown = [rows[:LISTED] for *_, rows in listed]
-    table = index.take(np.concatenate(shown)) if shown else index.slice(0, 0)
-    files = iter(table.select(["path", "label", "split"]).to_pylist())
+    table = index.select(["path", "label", "split"])
+    files = iter(table.take(np.concatenate([*shown, np.empty(0, np.int64)])).to_pylist())
     groups = [
-        DuplicateGroup(
-            content_hash=dataset.content_hash(first) or "",
-            images=len(rows),
-            across_splits=not same_split,
-            across_labels=not same_label,
-            files=[DuplicateFile(**row) for row in islice(files, len(rows[:LISTED]))],
+        DuplicateGroup.model_validate(
+            {
+                "content_hash": dataset.content_hash(first) or "",
+                "images": len(rows),
+                "across_splits": not same_split,
+                "across_labels": not same_label,
+                "files": list(islice(files, len(rows[:LISTED]))),
+            }
         )
         for same_label, same_split, first, rows in listed
     ]
@@ -58,3 +62,13 @@ def find_duplicates(dataset: "Dataset") -> Duplicates:
         across_labels=sum(not group[0] for group in found),
         groups=groups,
     )
+
+
+def _differ(values: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether the values of each group are not all the same; groups lie one behind the other."""
+    if not len(values):
+        return np.zeros(0, bool)
+    unequal: npt.NDArray[np.bool_] = np.minimum.reduceat(values, starts) != np.maximum.reduceat(
+        values, starts
+    )
+    return unequal

@@ -8,6 +8,7 @@ import pytest
 
 from imgcls.data import open_dataset
 from imgcls.data import scan as scan_module
+from imgcls.data.measure import join
 from imgcls.data.scan import scan
 from imgcls.data.source import open_source
 from imgcls.errors import BadDataset, ImgclsError
@@ -119,3 +120,24 @@ def test_a_server_that_has_no_main_module_of_its_own_can_index(entries, monkeypa
     thread.start()
     thread.join()
     assert len(found[0]) == 21
+
+
+def test_pictures_of_many_shapes_are_measured_as_each_alone(picture, folder_of, tmp_path):
+    """More shapes than are kept, large and small ones, in turn and in rows."""
+    files = {}
+    for n in range(150):
+        size = (40 + n % 40, 50) if n < 100 else (40, 50)
+        fmt = "PNG" if n % 7 == 3 else "JPEG"
+        files[f"a/{n:03d}.{fmt.lower()}"] = picture(n, size, fmt)
+    files["b/large.png"] = picture(999, (300, 200), "PNG")
+    files["b/bad.jpg"] = files["a/000.jpeg"][:200]
+    root = folder_of(files)
+    entries = open_source(root, tmp_path / "unused.tar").listing.entries
+    together = scan("folder", root, entries, threads=1, processes=0)
+    parts = [
+        scan("folder", root, entries.take(slice(n, n + 1)), threads=1, processes=0)
+        for n in range(len(entries))
+    ]
+    assert_equal(together, join(parts))
+    assert len(together.error) == 1
+    assert (together.column("sum_r") > 0).sum() == 151
