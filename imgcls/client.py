@@ -164,15 +164,18 @@ class Client:
 
         return DatasetSummary.model_validate(self._post("/dataset", dataset=dataset))
 
-    def eda(self, dataset: str) -> "Profile":
-        """The profile of a stored dataset. Raises `DatasetNotFound`."""
+    def eda(self, dataset: str, *, seed: int = 0) -> "Profile":
+        """The profile of a stored dataset; `seed` decides the splits that it does not state.
+
+        Raises `DatasetNotFound`.
+        """
         from imgcls.eda import Profile
 
-        return Profile.model_validate(self._post("/eda", slow=True, dataset=dataset))
+        return Profile.model_validate(self._post("/eda", slow=True, dataset=dataset, seed=seed))
 
-    def eda_report(self, dataset: str) -> bytes:
+    def eda_report(self, dataset: str, *, seed: int = 0) -> bytes:
         """The profile, samples and findings of a stored dataset as HTML."""
-        return self._send("/eda_report", True, json={"dataset": dataset}).content
+        return self._send("/eda_report", True, json={"dataset": dataset, "seed": seed}).content
 
     def samples(
         self,

@@ -213,6 +213,11 @@ class DatasetRequest(JsonRequest):
     dataset: DatasetTag
 
 
+class EdaRequest(JsonRequest):
+    dataset: DatasetTag
+    seed: int = Field(0, ge=0, description="Seed of the splits.")
+
+
 class SamplesRequest(JsonRequest):
     dataset: DatasetTag
     label: str | None = Field(
@@ -412,15 +417,15 @@ class ImageClassifier:
         """What is stored of one dataset."""
         return await in_thread(lambda: _dataset_store().get(dataset))
 
-    @endpoint("/eda", DatasetRequest, Profile, role="manage")
-    async def eda(self, dataset: str) -> Profile:
+    @endpoint("/eda", EdaRequest, Profile, role="manage")
+    async def eda(self, dataset: str, seed: int) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
-        return await heavily(_profile, dataset)
+        return await heavily(_profile, dataset, seed)
 
-    @endpoint("/eda_report", DatasetRequest, PageAnswer, role="manage")
-    async def eda_report(self, dataset: str) -> Response:
+    @endpoint("/eda_report", EdaRequest, PageAnswer, role="manage")
+    async def eda_report(self, dataset: str, seed: int) -> Response:
         """The profile, samples of each class and all findings as one page of HTML."""
-        return await heavily(_page, dataset)
+        return await heavily(_page, dataset, seed)
 
     @endpoint("/samples", SamplesRequest, SamplesAnswer, role="manage")
     async def samples(
@@ -701,12 +706,12 @@ def _dataset_store() -> "DatasetStore":
     return DatasetStore()
 
 
-def _page(tag: str) -> Response:
+def _page(tag: str, seed: int) -> Response:
     from imgcls.eda import profile
     from imgcls.eda.html import page
     from imgcls.findings import find
 
-    with _dataset_store().open(tag) as dataset:
+    with _dataset_store().open(tag, seed=seed) as dataset:
         written = page(dataset, profile(dataset), find(dataset))
     return Response(written, media_type="text/html")
 
@@ -753,10 +758,10 @@ def _remove_dataset(jobs: Jobs, tag: str) -> RemoveResponse:
     return RemoveResponse(removed=[removed], left=[summary.tag for summary in store.list()])
 
 
-def _profile(tag: str) -> Profile:
+def _profile(tag: str, seed: int) -> Profile:
     from imgcls.eda import profile
 
-    with _dataset_store().open(tag) as dataset:
+    with _dataset_store().open(tag, seed=seed) as dataset:
         return profile(dataset)
 
 

@@ -151,6 +151,7 @@ def test_upload_takes_an_archive_or_a_folder_and_eda_profiles_it(
     profile = client.eda(by_folder.tag)
     assert profile.tag == by_folder.tag
     assert profile.overall.images == by_folder.images == 36
+    assert client.eda(by_folder.tag, seed=3).seed == 3
     assert client.dataset("packed") == client.dataset(by_archive.tag) == by_archive
     assert client.samples(by_folder.tag, label="red").startswith(b"\x89PNG")
     assert b"<h2>Samples</h2>" in client.eda_report(by_folder.tag)
