@@ -3,8 +3,7 @@
     python -m benchmarks.turned clothing.zip turned.zip
 
 Writes a zip of the photos turned by 0 to 90 degrees; a name says by how much, as a rate of 0 to
-10, with votes, in the pattern of the score system. Small angles are more common than large ones, so
-that weights by label density have something to do.
+10, with votes, in the pattern of the score system.
 """
 
 import argparse
@@ -18,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 
 PATTERN = "{id}_{gender}_{country}_{rate}_{votes}"
-LARGEST, COMMONEST = 90.0, 20.0
-"""Degrees: the draw is triangular."""
+LARGEST = 90.0
+"""Degrees; all angles are as likely."""
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def turned(photos: Path, *, count: int | None = None, seed: int = 0) -> Iterator
     with zipfile.ZipFile(photos) as archive:
         names = sorted(n for n in archive.namelist() if n.lower().endswith((".jpg", ".jpeg")))
         for number, name in enumerate(draw.sample(names, min(count or len(names), len(names)))):
-            angle = draw.triangular(0, LARGEST, COMMONEST)
+            angle = draw.uniform(0, LARGEST)
             image = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
             buffer = io.BytesIO()
             _turn(image, angle).save(buffer, "JPEG", quality=90)

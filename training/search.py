@@ -38,6 +38,8 @@ SHORTENED = 0.85
 was time for."""
 WORTH_BEGINNING = 0.25
 """Share of a network's usual time that must be left for another one."""
+PATIENCE = 5.0
+"""Times the usual time of a features recipe that a variation of it may take."""
 GIVEN_UP = 3
 """Variations in a row that fail before a preset is left."""
 
@@ -119,7 +121,7 @@ class _Run:
             if self._may_go_on() and not self._study.ranked():
                 self._attempt(preset, overrides, self._left())
         while self._may_go_on() and (chosen := self._next()) is not None:
-            self._attempt(chosen, None, self._left())
+            self._attempt(chosen, None, self._most(chosen))
         if ranked := self._study.ranked():
             return ranked[0]
         reasons = "; ".join(f"{t.preset}: {t.reason}" for t in self._study.trials)
@@ -189,9 +191,18 @@ class _Run:
 
     def _needed(self, preset: str) -> float:
         """Seconds that must be left for a variation of it to be worth beginning."""
+        usual, network = self._usual(preset)
+        return usual * (WORTH_BEGINNING if network else 1.0)
+
+    def _most(self, preset: str) -> float:
+        """Seconds that a variation of it may take; a network's epochs follow what is left."""
+        usual, network = self._usual(preset)
+        return self._left() if network else min(self._left(), max(CHEAP[0], PATIENCE * usual))
+
+    def _usual(self, preset: str) -> tuple[float, bool]:
+        """Seconds of its complete trials, the median, and whether it is a network."""
         complete = [trial.seconds for trial in self._study.ranked() if trial.preset == preset]
-        network = isinstance(load_recipe(preset), NetworkRecipe)
-        return statistics.median(complete) * (WORTH_BEGINNING if network else 1.0)
+        return statistics.median(complete), isinstance(load_recipe(preset), NetworkRecipe)
 
     def _tried(self, preset: str, start: dict[str, Any]) -> bool:
         """Whether an earlier run has brought this start to an end.

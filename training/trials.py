@@ -58,7 +58,7 @@ class Outcome:
     seconds: float
     reason: str | None = None
     share: float | None = None
-    """Of a trial out of time: which share of its stage could be done, as its speed promised."""
+    """Of a trial out of time: which share of its stage there was time left for, at its speed."""
 
 
 def warm_up() -> None:
@@ -91,7 +91,7 @@ def run(
     )
     process.start()
     theirs.close()
-    pace = _Pace(started + seconds)
+    pace = Pace(started + seconds)
     outcome: tuple[State, str | None, float | None] = ("failed", None, None)
     try:
         while True:
@@ -125,7 +125,7 @@ def run(
     return Outcome(state, round(time.monotonic() - started, 3), reason, share)
 
 
-class _Pace:
+class Pace:
     """Whether a trial will be over in time, by the progress of its longest stages."""
 
     def __init__(self, deadline: float) -> None:
@@ -136,19 +136,21 @@ class _Pace:
         self._began = (0.0, 0.0)
 
     def falls_short(self, stage: str, told: Told) -> float | None:
-        """None while it looks well; else the share of the stage for which there is time."""
+        """None while it looks well; else the share of the stage that is possible from now on."""
         progress, now = told.get("progress"), time.monotonic()
         if stage not in ("training", "features") or progress is None:
             return None
-        if stage != self._stage:
+        if stage != self._stage and progress > 0:  # what comes before says nothing of the speed
             self._stage, self._began = stage, (now, progress)
+        if stage != self._stage:
+            return None
         began, at = self._began
         if now - began < self._look or progress <= at:
             return None
         whole = (now - began) / (progress - at)
         if now + (1 - progress) * whole <= began + _TOO_SLOW * (self._deadline - began):
             return None
-        return float(min(1.0, (self._deadline - began) / whole))
+        return float(min(1.0, max(0.0, self._deadline - now) / whole))
 
 
 def _work(

@@ -131,7 +131,7 @@ def _row(place: int, row: "Standing") -> tuple[object, ...]:
     settings = ", ".join(f"{key}={_short(value)}" for key, value in row.settings.items())
     trial = f"{row.recipe}-{row.number}"
     if row.value is None or row.low is None or row.high is None:
-        why = f"{row.state}: {row.reason}" if row.state == "failed" else row.state
+        why = f"failed: {(row.reason or '')[:60]}" if row.state == "failed" else row.state
         return ("", trial, "", "", "", why, console.span(row.seconds), settings)
     return (
         place,

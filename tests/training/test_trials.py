@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from imgcls.data import Dataset
 from imgcls.recipes import NetworkRecipe, load_recipe
 from training import trials
 from training.export import Graph
 from training.loader import load_pixels
+from training.trials import Pace
 
 
 def listen(stage: str, told: dict[str, Any]) -> bool:
@@ -42,6 +44,27 @@ def test_a_trial_that_will_not_be_over_in_time_is_stopped_early(
     assert 0 < outcome.share < 0.5
     assert outcome.seconds < 40
     assert not (tmp_path / "cnn-0").exists()
+
+
+def test_what_comes_before_the_first_progress_says_nothing_of_the_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("training.trials.time.monotonic", lambda: now)
+
+    def at(pace: Pace, second: float, progress: float) -> float | None:
+        nonlocal now
+        now = 1000.0 + second
+        return pace.falls_short("features", {"progress": progress})
+
+    now = 1000.0
+    begins_slowly = Pace(1090.0)
+    assert [at(begins_slowly, *said) for said in ((0, 0.0), (20, 0.01), (26, 0.2))] == [None] * 3
+    now = 1000.0
+    is_slow = Pace(1090.0)
+    assert [at(is_slow, *said) for said in ((0, 0.0), (1, 0.01))] == [None] * 2
+    share = at(is_slow, 11, 0.06)  # 200 s for the whole, and 79 are left
+    assert share == pytest.approx(79 / 200)
 
 
 def test_a_listener_can_stop_a_trial(dataset: Dataset, tmp_path: Path) -> None:
