@@ -7,7 +7,8 @@
 
 Each case is what `imgcls train` does with the same settings, in a process and a store of its own,
 so that nothing of one is left for the next. `--growth` fits each on some of the training images and
-on twice as many, networks for one epoch, and fails where that takes more than 2.2 times as long.
+on twice as many, networks for one epoch, and fails where that takes more than 2.2 times the CPU
+time, which other work on the machine changes least.
 Results are added to benchmarks/results/recipes.json; docs/recipes.md is written from all of them,
 between its two marks.
 """
@@ -172,11 +173,11 @@ def fitted(case: Case, zips: dict[str, Path], times: int) -> dict[str, Any]:
         fit(warm, recipe, ignore)  # libraries are loaded, threads begun
         count = case.growth // 2 * times
         some = dataset.view(train=np.sort(drawn[:count]), val=val, test=test)
-        started = time.perf_counter()
+        started = time.process_time()
         fit(some, recipe, ignore)
         return {
             "images": count,
-            "seconds": time.perf_counter() - started,
+            "cpu_seconds": time.process_time() - started,
             "peak_mib": _peak_mib(),
         }
 
@@ -241,7 +242,7 @@ def _sections(known: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield "```sh\n" + "\n".join(_command(CASES[preset]) for preset in trained) + "\n```"
     if grown := {preset: row for preset, row in known.items() if "growth" in row}:
         yield "Fitting alone, on some training images and on twice as many, networks for one epoch:"
-        head = ["preset", "images", "time", "times as long", "peak memory"]
+        head = ["preset", "images", "CPU time", "times as long", "peak memory"]
         yield markdown_table([head, *(_growth(preset, row) for preset, row in grown.items())])
 
 
@@ -275,7 +276,7 @@ def _growth(preset: str, row: dict[str, Any]) -> list[str]:
     return [
         f"`{preset}`",
         f"{first['images']:,}, {second['images']:,}",
-        f"{first['seconds']:.1f} s, {second['seconds']:.1f} s",
+        f"{first['cpu_seconds']:.1f} s, {second['cpu_seconds']:.1f} s",
         f"{_ratio(row):.2f}",
         f"{first['peak_mib']:,.0f}, {second['peak_mib']:,.0f} MiB",
     ]
@@ -283,7 +284,7 @@ def _growth(preset: str, row: dict[str, Any]) -> list[str]:
 
 def _ratio(row: dict[str, Any]) -> float:
     first, second = row["growth"]
-    return float(second["seconds"] / first["seconds"])
+    return float(second["cpu_seconds"] / first["cpu_seconds"])
 
 
 def _command(case: Case) -> str:
