@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -133,12 +132,7 @@ class Inputs:
     def __enter__(self) -> "Inputs":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._scratch.cleanup()
 
     def count(self) -> int:

@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from imgcls.data.entries import MAX_IMAGE_BYTES, NO_CRC, Entries, Kind
 from imgcls.errors import BadDataset, BadImage, BrokenImage, ImageTooLarge
@@ -134,12 +133,7 @@ class Reader:
     def __enter__(self) -> "Reader":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
