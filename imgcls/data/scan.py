@@ -38,7 +38,13 @@ class Scanner(Protocol):
     """What measures all entries of a source: `scan`, or the same work done elsewhere."""
 
     def __call__(
-        self, kind: Kind, path: Place, entries: Entries, *, progress: Progress | None = None
+        self,
+        kind: Kind,
+        path: Place,
+        entries: Entries,
+        *,
+        progress: Progress | None = None,
+        journal: Path | None = None,
     ) -> Measures: ...
 
 
@@ -46,7 +52,7 @@ _CHUNK_FILES, _CHUNK_BYTES = 256, 4 * 2**20
 _PROCESS_FILES = 20_000
 """From here on a child's start (about half a second of one core) is won back."""
 _KEEP_FILES, _KEEP_BYTES = 10_000, 256 * 2**20
-"""From either on a pass takes so long that it is kept for the case that it is interrupted."""
+"""From either on a pass is kept for the case that it is interrupted."""
 _MAX_THREADS = 8
 _URL_THREADS = 16
 
@@ -77,10 +83,13 @@ def scan(
     if threads is None:
         threads = 1 if processes else min(cores, _MAX_THREADS)
     work = _Scan(kind, path, entries, progress)
-    if len(entries) < _KEEP_FILES and entries.packed.sum() < _KEEP_BYTES:
-        journal = None
-    with Journal(journal, work.key) as kept:
+    with Journal(journal if is_long(entries) else None, work.key) as kept:
         return work.run(threads, processes, kept)
+
+
+def is_long(entries: Entries) -> bool:
+    """Whether a pass takes so long that a journal of it is kept."""
+    return len(entries) >= _KEEP_FILES or bool(entries.packed.sum() >= _KEEP_BYTES)
 
 
 class _Scan:

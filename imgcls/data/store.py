@@ -159,8 +159,8 @@ class DatasetStore:
             unique = uuid4().hex[:12]
             source = open_source(path, work / f"archive-{unique}.tar")
             journal = self.root / f".pass-{source.key}"
-            if scanner is scan and not move:
-                scanner = partial(scan, journal=journal)
+            if not move:
+                scanner = partial(scanner, journal=journal)
             index, ignored = index_source(source, progress, labelling, rows, scanner)
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(

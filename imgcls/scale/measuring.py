@@ -3,9 +3,12 @@
 The machines must see the source under the same path, or read it from a URL.
 """
 
+from pathlib import Path
+
 from imgcls.data.entries import Entries, Kind
+from imgcls.data.journal import Journal, journal_key
 from imgcls.data.measure import Measures, join, measure
-from imgcls.data.scan import Progress, slices
+from imgcls.data.scan import Progress, is_long, slices
 from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place
 from imgcls.scale.chunks import mapped
@@ -23,25 +26,32 @@ class RayScanner:
         self._address = address
 
     def __call__(
-        self, kind: Kind, path: Place, entries: Entries, *, progress: Progress | None = None
+        self,
+        kind: Kind,
+        path: Place,
+        entries: Entries,
+        *,
+        progress: Progress | None = None,
+        journal: Path | None = None,
     ) -> Measures:
         """As `data.scan.scan`, to the last number. Raises what `connect` and `mapped` do."""
-        chunks = [entries.take(rows) for rows in slices(entries, CHUNK_FILES, CHUNK_BYTES)]
-        found: list[Measures] = []
-        done = 0
-        with connect(self._address):
-            for part in mapped(
-                _measure,
-                chunks,
-                kind=kind,
-                path=path,
-                max_pixels=get_settings().max_image_pixels,
-            ):
-                found.append(part)
-                done += len(part)
-                if progress is not None:
-                    progress(done, len(entries))
-        return join(found)
+        runs = slices(entries, CHUNK_FILES, CHUNK_BYTES)
+        pixels = get_settings().max_image_pixels
+        key = journal_key(entries, pixels, runs)
+        with Journal(journal if is_long(entries) else None, key) as kept:
+            found = dict(kept.found)
+            done = sum(map(len, found.values()))
+            todo = [number for number in range(len(runs)) if number not in found]
+            chunks = [entries.take(runs[number]) for number in todo]
+            with connect(self._address):
+                parts = mapped(_measure, chunks, kind=kind, path=path, max_pixels=pixels)
+                for number, part in zip(todo, parts, strict=True):
+                    found[number] = part
+                    kept.add(number, part)
+                    done += len(part)
+                    if progress is not None:
+                        progress(done, len(entries))
+        return join([found[number] for number in range(len(runs))])
 
 
 def _measure(entries: Entries, kind: Kind, path: Place, max_pixels: int) -> Measures:

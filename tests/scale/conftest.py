@@ -1,23 +1,47 @@
 """A real Ray cluster of two nodes on this machine, and a connection to it."""
 
-from collections.abc import Iterator
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 ray = pytest.importorskip("ray")
 
+from ray.cluster_utils import Cluster  # noqa: E402
+
+NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator["ray.cluster_utils.Cluster"]:
     """Two nodes of one core each; the first one is the head."""
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=node)
-    made.add_node(**node)
+    made = patiently(lambda: Cluster(initialize_head=True, head_node_args=NODE))
+    patiently(lambda: made.add_node(**NODE))
     made.wait_for_nodes()
     yield made
     made.shutdown()
+    forget()
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Ray gives a node 30 seconds to start, which a machine at its limits does not keep to."""
+    for _ in range(3):
+        try:
+            return start()
+        except Exception as err:
+            if "timed out during startup" not in str(err):
+                raise
+        forget()
+    return start()
+
+
+def forget() -> None:
+    """Ray leaves processes that it has killed to be collected, with a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

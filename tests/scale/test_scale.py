@@ -1,7 +1,9 @@
 """Scale: a real cluster of two nodes gives what one machine gives, also when a node dies."""
 
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from imgcls.scale import RayScanner, measuring, predicting
 from imgcls.settings import get_settings
 from tests.conftest import ROOT
 from tests.fakes import class_folders, tiny_model
+from tests.scale.conftest import NODE, patiently
 
 FIELDS = ("paths", "errors", "labels", "probability", "abstained", "scores", "intervals")
 
@@ -174,8 +177,7 @@ def test_a_node_that_is_killed_half_way_loses_nothing(
     monkeypatch.setattr(predicting, "CHUNK_FILES", 50)
     entries = pets.listing.entries
     entries = entries.take(np.argsort(entries.offset, kind="stable"))
-    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    doomed = [cluster.add_node(**node)]
+    doomed = [patiently(lambda: cluster.add_node(**NODE))]
 
     def kill() -> None:
         if doomed:
@@ -188,7 +190,7 @@ def test_a_node_that_is_killed_half_way_loses_nothing(
     assert not doomed
     equal(found, expected)
 
-    doomed.append(cluster.add_node(**node))
+    doomed.append(patiently(lambda: cluster.add_node(**NODE)))
     engine = gate(registry.folder(tiny_model(tmp_path / "model", registry)))
     answers = []
     with offline.Inputs([str(pets_zip)]) as inputs:
@@ -198,6 +200,48 @@ def test_a_node_that_is_killed_half_way_loses_nothing(
                 kill()
         same(answers, list(offline.predict(engine, inputs, batch=50)))
     assert not doomed
+
+
+def test_a_pass_that_was_interrupted_goes_on(
+    connected: str, pets: Source, pets_zip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgcls.data.scan._KEEP_FILES", 1)
+    entries = pets.listing.entries
+    entries = entries.take(np.argsort(entries.offset, kind="stable"))
+    seen: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append(done)
+        if done > 2_000:
+            raise KeyboardInterrupt
+
+    ask = partial(RayScanner(connected), "zip", pets_zip, entries, journal=tmp_path / "journal")
+    with pytest.raises(KeyboardInterrupt):
+        ask(progress=stop)
+    seen.clear()
+    found = ask(progress=lambda done, total: seen.append(done))
+    assert seen[0] > 2_000
+    equal(found, scan("zip", pets_zip, entries))
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_what_is_behind_a_url_is_read_by_every_node(
+    form: str, connected: str, registry: Registry, tmp_path: Path
+) -> None:
+    folder = class_folders(tmp_path / "photos", per_class=4)
+    (folder / "red" / "broken.jpg").write_bytes(b"no image")
+    source = folder
+    if form == "zip":
+        source = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", folder))
+    url = f"file://{source}"
+    with open_dataset(source, name="here") as here:
+        expected = here.index["phash"].to_pylist()
+    with open_dataset(url, name="there", scanner=RayScanner(connected)) as there:
+        assert there.index["phash"].to_pylist() == expected
+    engine = gate(registry.folder(tiny_model(tmp_path / "model", registry)))
+    with offline.Inputs([url, f"file://{folder}/red/000.jpg"]) as inputs:
+        found = list(scale.predict(engine, inputs, batch=5))
+        same(found, list(offline.predict(engine, inputs, batch=5)))
 
 
 @pytest.mark.parametrize(
