@@ -445,14 +445,17 @@ def _packed(folder: Path, plain: bool) -> Iterator[IO[bytes]]:
 
     no_limit = Budget(sys.maxsize, sys.maxsize)  # the server has its own
     listing = list_folder(folder, no_limit)[0]
-    entries = listing.entries
-    if plain:
+    entries, metadata = listing.entries, listing.metadata
+    locations = [*(entries.locations or ()), *(metadata.locations or ())]
+    if plain and not len(metadata):
         arrange(entries.names, listing.others)  # what no dataset can be made of is not sent
     with tempfile.TemporaryFile(suffix=".tar") as file:
         with tarfile.open(
             fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8"
         ) as archive:
-            for name, location in sorted(zip(entries.names, entries.locations or (), strict=True)):
+            for name, location in sorted(
+                zip([*entries.names, *metadata.names], locations, strict=True)
+            ):
                 with open(os.path.join(os.fsencode(folder), location), "rb") as image:
                     member = tarfile.TarInfo(name)
                     member.size = os.fstat(image.fileno()).st_size

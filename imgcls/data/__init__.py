@@ -3,7 +3,7 @@
     entries -> zips, tars, folders, urls -> reader, url_reader -> pixelwise, measure
             -> journal, scan (worker) -> layout, splits -> index -> source, dataset
             -> shelf -> store -> opening, diff
-    pattern, where -> labelling -> fields (with layout); tables
+    pattern, where -> labelling -> fields (with layout); tables, imagefolder
 
 `open_dataset` is the way in. Names are loaded when first used, so that the child processes of a
 scan import what measuring needs and nothing else.

@@ -23,6 +23,7 @@ _UNPACKED, _RATIO = 256 * 2**20, 100
 """Bytes that any archive may unpack to, and how many times its size it may have beyond that.
 Deflate alone packs zeros 1,030 times, photos less than twice."""
 NO_CRC = -1
+_METADATA = ("metadata.csv", "metadata.jsonl")
 _LITTER = ("thumbs.db", "desktop.ini")
 
 
@@ -69,6 +70,18 @@ class Listing:
     kind: Kind
     entries: Entries
     others: int
+    """Metadata included."""
+    metadata: Entries
+    """Files that say more of the images: see `imagefolder.py`."""
+
+
+def make_listing(kind: Kind, entries: Entries, others: int) -> Listing:
+    """From the files for which `is_wanted` is true, images and metadata together."""
+    metadata = np.array([is_metadata(name) for name in entries.names], bool)
+    if not metadata.any():
+        return Listing(kind, entries, others, entries.take(slice(0, 0)))
+    rest = entries.take(np.flatnonzero(metadata))
+    return Listing(kind, entries.take(np.flatnonzero(~metadata)), others + len(rest), rest)
 
 
 def make_entries(
@@ -83,6 +96,16 @@ def make_entries(
 def is_image(name: str) -> bool:
     """Whether the extension promises an image."""
     return name[name.rfind(".") :].lower() in EXTENSIONS
+
+
+def is_metadata(name: str) -> bool:
+    """Whether it is a file that may say more of the images around it."""
+    return name.endswith(_METADATA) and name.rpartition("/")[2] in _METADATA
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a source lists a file: an image or metadata."""
+    return is_image(name) or is_metadata(name)
 
 
 def is_litter(name: str) -> bool:

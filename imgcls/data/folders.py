@@ -12,9 +12,10 @@ from imgcls.data.entries import (
     NO_CRC,
     Budget,
     Listing,
-    is_image,
     is_litter,
+    is_wanted,
     make_entries,
+    make_listing,
     printable,
 )
 from imgcls.errors import BadDataset
@@ -46,7 +47,7 @@ def list_folder(root: Path, budget: Budget) -> tuple[Listing, str]:
                 if item.is_dir(follow_symlinks=False):
                     pending.append(name)
                     continue
-                if not is_image(name):
+                if not is_wanted(name):
                     others += 1
                     continue
                 location = _inside(top, name) if item.is_symlink() else name
@@ -64,7 +65,7 @@ def list_folder(root: Path, budget: Budget) -> tuple[Listing, str]:
                 numbers.append((0, info.st_size, info.st_size, 0, NO_CRC))
                 stamps.append(b"%s\0%d\0%d" % (os.fsencode(name), info.st_size, info.st_mtime_ns))
     fingerprint = hashlib.blake2b(b"\n".join(sorted(stamps)), digest_size=20).hexdigest()
-    return Listing("folder", make_entries(names, numbers, locations), others), fingerprint
+    return make_listing("folder", make_entries(names, numbers, locations), others), fingerprint
 
 
 def _inside(top: str, name: str) -> str | None:

@@ -62,7 +62,7 @@ class Shelf:
             (folder, entry)
             for folder, entry in self.entries(name)
             if entry.source == str(path)
-            and entry.summary.labelling == labelling
+            and entry.labelling == labelling
             and not entry.moved
             and (folder / entry.index).exists()
         ]

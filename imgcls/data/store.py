@@ -17,13 +17,15 @@ from imgcls.data.dataset import Dataset
 from imgcls.data.entries import Kind
 from imgcls.data.fix_list import FixRow, fix_hash, read_csv, to_csv
 from imgcls.data.fixes import apply_fixes
+from imgcls.data.imagefolder import read_metadata
 from imgcls.data.index import class_names, content_version, read_index, with_splits, write_index
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
+from imgcls.data.reader import Reader
 from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.shelf import Shelf, check_unchanged, link, lost
-from imgcls.data.source import fingerprint, index_source, open_source
+from imgcls.data.source import Source, fingerprint, index_source, open_source
 from imgcls.data.summary import (
     FIXES_FILE,
     DatasetSummary,
@@ -151,13 +153,15 @@ class DatasetStore:
         name = slug(name or stem(path))
         # A table that comes with an upload comes from outside.
         rows = None if table is None else read_table(table, csv_only=move)
-        labelling = _resolved(labelling, rows)
-        if not move and (known := self._shelf.known(path, name, labelling)) is not None:
+        asked = labelling = _resolved(labelling, rows)
+        if not move and (known := self._shelf.known(path, name, asked)) is not None:
             return known
         sweep(self.root, ".pass-")
         with scratch(self.root, ".tmp-") as work:
             unique = uuid4().hex[:12]
             source = open_source(path, work / f"archive-{unique}.tar")
+            if rows is None and asked.pattern is None:
+                labelling, rows = _with_metadata(asked, source)
             journal = self.root / f".pass-{source.key}"
             if not move:
                 scanner = partial(scanner, journal=journal)
@@ -170,6 +174,7 @@ class DatasetStore:
                 index=f"index-{unique}.parquet",
                 archive=archive if source.data == path else source.data.name,
                 moved=move,
+                asked=None if labelling == asked else asked,
             )
             write_index(index, work / entry.index)
             with locked(self.root / ".lock"):  # one process publishes at a time
@@ -241,8 +246,19 @@ def _resolved(labelling: Labelling, table: Table | None) -> Labelling:
         if labelling.pattern is not None:
             raise BadArgument("Give either a pattern or a table; both name the fields of images.")
         return labelling.model_copy(update={"table": table.hash}).resolved(table.fields)
-    fields = Pattern(labelling.pattern).fields if labelling.pattern is not None else ()
-    return labelling.resolved(fields)
+    if labelling.pattern is None:
+        return labelling  # the data may hold metadata
+    return labelling.resolved(Pattern(labelling.pattern).fields)
+
+
+def _with_metadata(labelling: Labelling, source: Source) -> tuple[Labelling, Table | None]:
+    """With the metadata beside the images, where that says labels, targets or what is asked for."""
+    if len(source.listing.metadata):
+        with Reader(source.kind, source.data) as reader:
+            table = read_metadata(reader, source.listing.metadata)
+        if table is not None and (labelling != FOLDERS or {"label", "target"} & set(table.fields)):
+            return _resolved(labelling, table), table
+    return labelling.resolved(()), None
 
 
 def _summary(

@@ -69,8 +69,15 @@ class Entry(BaseModel):
     """File in the entry's folder that is read in place of the source."""
     moved: bool = False
     """The source itself was moved here: nothing is left to compare with."""
+    asked: Labelling | None = None
+    """The labelling that was asked for, where metadata in the data has said more."""
     fixed: str | None = None
     """Tag of the version that this one was made of by the fixes in `FIXES_FILE`."""
+
+    @property
+    def labelling(self) -> Labelling:
+        """What must be asked for to get this entry."""
+        return self.summary.labelling if self.asked is None or self.fixed else self.asked
 
 
 def load_entry(file: Path) -> Entry | None:

@@ -6,7 +6,7 @@ The column `path` names the image inside the folder or archive; every other colu
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from imgcls.data.pattern import FIELD
 from imgcls.errors import BadDataset
 from imgcls.settings import get_settings
 
+Lines = tuple[list[str], Iterator[list[str]]]
+"""Names of the columns, and the values of each row."""
 SUFFIXES = (".csv", ".parquet")
 MAX_BYTES = 128 * 2**20
 _MAX_COLUMNS = 200
@@ -74,39 +76,54 @@ def read_table(path: Path, *, csv_only: bool = False) -> Table:
             raise BadDataset("A table is sent as CSV; Parquet is for the command line alone.")
         header, lines = _parquet(data)
     else:
-        header, lines = _csv(data)
-    fields = tuple(name for name in header if name != _PATH)
-    odd = [name for name in fields if not FIELD.fullmatch(name)]
-    if _PATH not in header or len(set(header)) != len(header) or len(header) > _MAX_COLUMNS:
+        header, lines = csv_lines(data)
+    rows = to_rows(header, lines)
+    if not rows:
+        raise BadDataset("The table has no rows.")
+    fields = tuple(name for name in header if name != _PATH and FIELD.fullmatch(name))
+    return Table(hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest(), fields, rows)
+
+
+def to_rows(
+    header: list[str],
+    lines: Iterator[list[str]],
+    *,
+    column: str = _PATH,
+    folder: str = "",
+    known: Collection[str] = (),
+) -> dict[str, dict[str, str]]:
+    """The fields of each image, by its path: what stands in `column`, seen from `folder`.
+
+    Raises `BadDataset` where the header is none, and for paths that are named twice or are `known`.
+    """
+    if column not in header or len(set(header)) != len(header) or len(header) > _MAX_COLUMNS:
         raise BadDataset(
-            "The table needs a header with a column `path`, and each column once "
+            f"The table needs a header with a column `{column}`, and each column once "
             f"(at most {_MAX_COLUMNS}); it has: {', '.join(header)[:300]}."
         )
     rows: dict[str, dict[str, str]] = {}
-    most = get_settings().max_archive_files
-    at = header.index(_PATH)
+    most = get_settings().max_archive_files - len(known)
+    at = header.index(column)
+    left = [name == column or not FIELD.fullmatch(name) for name in header]
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise BadDataset(
                 f"Line {number:,} of the table has {len(line)} values, its header {len(header)}."
             )
         name = line[at].replace("\\", "/").removeprefix("./")
-        if name in rows:
+        name = f"{folder}/{name}" if folder else name
+        if name in rows or name in known:
             raise BadDataset(f"The table names {name[:200]!r} twice.")
         if len(rows) >= most:
             raise BadDataset(f"The table has more than {most:,} rows; split it.")
         rows[name] = {
-            key: value
-            for key, value in zip(header, line, strict=True)
-            if key != _PATH and key not in odd
+            key: value for key, value, out in zip(header, line, left, strict=True) if not out
         }
-    if not rows:
-        raise BadDataset("The table has no rows.")
-    digest = hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
-    return Table(digest, tuple(name for name in fields if name not in odd), rows)
+    return rows
 
 
-def _csv(data: bytes) -> tuple[list[str], Iterator[list[str]]]:
+def csv_lines(data: bytes) -> Lines:
+    """Header and lines. `BadDataset` is raised while they are read."""
     lines = _csv_lines(data)
     header = [name.strip() for name in next(lines, [])]
     return header, lines
@@ -122,7 +139,7 @@ def _csv_lines(data: bytes) -> Iterator[list[str]]:
         ) from err
 
 
-def _parquet(data: bytes) -> tuple[list[str], Iterator[list[str]]]:
+def _parquet(data: bytes) -> Lines:
     try:
         table = pq.read_table(pa.BufferReader(data))
         flat = [name for name in table.column_names if not pa.types.is_nested(table[name].type)]

@@ -19,9 +19,10 @@ from imgcls.data.entries import (
     NO_CRC,
     Budget,
     Listing,
-    is_image,
     is_litter,
+    is_wanted,
     make_entries,
+    make_listing,
     printable,
     safe_name,
 )
@@ -124,12 +125,12 @@ def list_tar(fd: int, budget: Budget) -> Listing:
         budget.spend(size)
         if kind not in _REGULAR or sparse or is_litter(name):
             continue
-        if not is_image(name):
+        if not is_wanted(name):
             others += 1
             continue
         # A name given twice: the later one counts, as it would after unpacking.
         found[name] = (data, size, size, 0, NO_CRC)
-    return Listing("tar", make_entries(list(found), list(found.values())), others)
+    return make_listing("tar", make_entries(list(found), list(found.values())), others)
 
 
 def _checksum(header: bytes) -> bool:

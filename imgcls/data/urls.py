@@ -17,9 +17,10 @@ from imgcls.data.entries import (
     NO_CRC,
     Budget,
     Listing,
-    is_image,
     is_litter,
+    is_wanted,
     make_entries,
+    make_listing,
     printable,
 )
 from imgcls.errors import BadDataset, Conflict, ImgclsError, StorageUnavailable
@@ -115,7 +116,7 @@ def list_url(url: Url, budget: Budget) -> tuple[Listing, str]:
                 name = f"{inside}/{base}" if inside else base
                 if not base or is_litter(name):
                     continue
-                if not is_image(name):
+                if not is_wanted(name):
                     others += 1
                     continue
                 size = int(info.get("size") or 0)
@@ -126,7 +127,7 @@ def list_url(url: Url, budget: Budget) -> tuple[Listing, str]:
     fingerprint = hashlib.blake2b(b"\n".join(sorted(stamps)), digest_size=20).hexdigest()
     places = [os.fsencode(name) for name in names]
     shown = [printable(name) for name in names]
-    return Listing("folder", make_entries(shown, numbers, places), others), fingerprint
+    return make_listing("folder", make_entries(shown, numbers, places), others), fingerprint
 
 
 def url_fingerprint(url: Url, budget: Budget) -> str | None:
@@ -147,7 +148,7 @@ def list_one(url: Url) -> Listing:
     with told(url):
         files, path = url.opened()
         size = int(files.info(path)["size"] or 0)
-    return Listing(
+    return make_listing(
         "folder", make_entries([url.name], [(0, size, size, 0, NO_CRC)], [os.fsencode(url.name)]), 0
     )
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.data.entries import Budget, Listing, is_image, is_litter, make_entries, safe_names
+from imgcls.data.entries import (
+    Budget,
+    Listing,
+    is_litter,
+    is_wanted,
+    make_entries,
+    make_listing,
+    safe_names,
+)
 from imgcls.errors import BadArchive
 
 _END = struct.Struct("<4s4H2LH")
@@ -113,7 +121,7 @@ def _list(fd: int, budget: Budget) -> Listing:
         name = names[row]
         if is_litter(name):
             continue
-        if is_image(name):
+        if is_wanted(name):
             # A name given twice: the later one counts, as it would after unpacking.
             found[name] = row
         else:
@@ -122,7 +130,7 @@ def _list(fd: int, budget: Budget) -> Listing:
     _check_readable(names, records, rows)
     columns = (offset + before, packed, size, records["method"], records["crc"])
     numbers = np.stack([np.asarray(column[rows], np.int64) for column in columns], axis=1)
-    return Listing("zip", make_entries(list(found), numbers), others)
+    return make_listing("zip", make_entries(list(found), numbers), others)
 
 
 def _records(directory: bytes, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
