@@ -5,12 +5,13 @@ arguments.
 """
 
 import io
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,10 +108,10 @@ def sheet(dataset: "Dataset", strips: Sequence[Strip], columns: int) -> bytes:
     size = (_NAME_WIDTH + columns * step + _GAP, max(1, sum(lines)) * step + _GAP)
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(_FONT)
+    font, written = _font()
     top = _GAP
     for strip, height in zip(strips, lines, strict=True):
-        name = strip.name
+        name = written(strip.name)
         name = name if len(name) <= _NAME_CHARS else name[: _NAME_CHARS - 3] + "..."
         draw.text((_GAP, top), name, _INK, font)
         draw.text((_GAP, top + _FONT + 6), f"{strip.total:,} images", _PALE, font)
@@ -123,6 +124,22 @@ def sheet(dataset: "Dataset", strips: Sequence[Strip], columns: int) -> bytes:
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _font() -> tuple[Any, Callable[[str], str]]:
+    """A font for names, and what makes names writable with it: Pillow's own, which is always
+    there, knows ASCII alone."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", _FONT - 1), str
+    except OSError:
+        return ImageFont.load_default(_FONT), _plain
+
+
+def _plain(name: str) -> str:
+    """Without accents, and with question marks for what is left that ASCII lacks."""
+    letters = unicodedata.normalize("NFKD", name)
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return bare.encode("ascii", "replace").decode()
 
 
 def _classes(

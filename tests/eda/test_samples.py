@@ -71,6 +71,24 @@ def test_the_sheet_shows_the_pictures_in_their_rows(colours):
         assert (coloured.argmax(axis=1) == channel).all()
 
 
+def test_names_are_written_without_a_font_of_the_system(colours, monkeypatch):
+    truetype = samples.ImageFont.truetype
+
+    def missing(font, *args, **options):
+        if isinstance(font, str):
+            raise OSError("cannot open resource")
+        return truetype(font, *args, **options)  # Pillow's own
+
+    (colours / "green").rename(colours / "Äpfel")
+    with open_dataset(colours) as dataset:
+        strips = choose(dataset, count=1)
+        monkeypatch.setattr(samples.ImageFont, "truetype", missing)
+        assert [samples._font()[1](strip.name) for strip in strips] == [
+            "blue", "??????? ?", "Apfel",
+        ]  # fmt: skip
+        assert sheet(dataset, strips, 1).startswith(b"\x89PNG")
+
+
 def test_only_the_largest_classes_are_shown(colours, monkeypatch):
     monkeypatch.setattr(samples, "MAX_CLASSES", 2)
     (colours / "green" / "0.png").unlink()
