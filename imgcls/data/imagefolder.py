@@ -10,8 +10,9 @@ import json
 
 from imgcls.data.entries import Entries
 from imgcls.data.measure import HASH_BYTES
+from imgcls.data.pattern import FIELD
 from imgcls.data.reader import Reader
-from imgcls.data.tables import FIELD, MAX_BYTES, Lines, Table, csv_lines, to_rows
+from imgcls.data.tables import MAX_BYTES, Lines, Table, csv_lines, to_rows
 from imgcls.errors import BadDataset, BadImage
 
 _FILE_NAME = "file_name"

@@ -22,7 +22,6 @@ from imgcls.data.index import class_names, content_version, read_index, with_spl
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
-from imgcls.data.reader import Reader
 from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.shelf import Shelf, check_unchanged, link, lost
 from imgcls.data.source import Source, fingerprint, index_source, open_source
@@ -34,6 +33,7 @@ from imgcls.data.summary import (
     stem,
 )
 from imgcls.data.tables import Table, read_table
+from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place, place
 from imgcls.errors import BadArgument, BadDataset
 from imgcls.files import locked, scratch, sweep
@@ -254,7 +254,7 @@ def _resolved(labelling: Labelling, table: Table | None) -> Labelling:
 def _with_metadata(labelling: Labelling, source: Source) -> tuple[Labelling, Table | None]:
     """With the metadata beside the images, where that says labels, targets or what is asked for."""
     if len(source.listing.metadata):
-        with Reader(source.kind, source.data) as reader:
+        with open_reader(source.kind, source.data) as reader:
             table = read_metadata(reader, source.listing.metadata)
         if table is not None and (labelling != FOLDERS or {"label", "target"} & set(table.fields)):
             return _resolved(labelling, table), table
