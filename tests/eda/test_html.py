@@ -168,7 +168,7 @@ def test_a_browser_shows_it_and_runs_nothing(hostile: Path, tmp_path: Path) -> N
 
     def run(*options: str) -> str:
         command = [*common, *options, (tmp_path / "page.html").as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
         return done.stdout
 
     dumped = run("--dump-dom")
