@@ -266,6 +266,13 @@ class ModelCard(_Frozen):
         return summary
 
     @property
+    def folds_told(self) -> str:
+        """How many folds were measured, for people: `5`, or `3 of 5` where some had too few images
+        to train on."""
+        count, wanted = len(self.fold_metrics), self.recipe.get("folds")
+        return str(count) if wanted in (None, count) else f"{count} of {wanted}"
+
+    @property
     def hyperparameters(self) -> dict[str, Any]:
         return {k: v for k, v in self.recipe.items() if k not in ("kind", "preset")}
 

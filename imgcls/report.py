@@ -157,7 +157,9 @@ def _folds(card: ModelCard) -> str:
     rows.append(("mean", *(f"{mean:.4f}" for mean, _ in summary.values()), ""))
     rows.append(("spread", *(f"{spread:.4f}" for _, spread in summary.values()), ""))
     columns = ("fold", *(_NAMES.get(name, name) for name in names), "images")
-    note = "<p>Each by a model of its own that was not trained on that part.</p>"
+    note = (
+        f"<p>{card.folds_told}, each by a model of its own that was not trained on that part.</p>"
+    )
     return "<h2>Folds</h2>" + note + table(columns, rows)
 
 

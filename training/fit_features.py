@@ -14,18 +14,20 @@ from imgcls.data import Dataset
 from imgcls.recipes import FeaturesRecipe
 from training import graphs, heads
 from training.events import OnEvent, throttled
-from training.features import features, load_extractor
+from training.features import Extractor, features, load_extractor
 from training.features.compute import Elsewhere
 from training.fitted import Fitted, default_side, device, device_name, output_range
 from training.reduce import fit_pca
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 
 def fit_features(
     dataset: Dataset, recipe: FeaturesRecipe, emit: OnEvent, *, cluster: str | None = None
 ) -> Fitted:
-    """Features, computed once, then what is fitted on top of them.
+    """Features, computed once for all splits of the dataset that a view may make, then what is
+    fitted on top of them.
 
     With `cluster`, the address of one, Ray computes them: see `imgcls.scale.connect`.
     """
@@ -38,17 +40,15 @@ def fit_features(
     extractor = load_extractor(
         recipe.features, dataset, rows["train"], preprocessing, seed=recipe.seed
     )
-    total = sum(len(part) for part in rows.values())
-    found: dict[str, Floats] = {}
-    done = 0
+    pool = _pool(dataset, rows, whole=not extractor.fitted)
+    report = throttled(emit, "features")
     with _elsewhere(dataset, cluster) as elsewhere:
-        for split, part in rows.items():
-            report = throttled(emit, "features", at=done / total, share=len(part) / total)
-            found[split] = features(
-                extractor, dataset, part, device=device(), progress=report, elsewhere=elsewhere
-            )
-            done += len(part)
-    parts, dim = [extractor.graph], extractor.dim
+        everything = features(
+            extractor, dataset, pool, device=device(), progress=report, elsewhere=elsewhere
+        )
+    found = {split: _among(everything, pool, part) for split, part in rows.items()}
+    parts: list[onnx.ModelProto] = []
+    dim = extractor.dim
     emit("training", progress=0.0)
     if recipe.reduce is not None:
         reduction = fit_pca(found["train"], recipe.reduce)
@@ -65,13 +65,13 @@ def fit_features(
     limits = output_range(dataset, recipe) if classes is None else None
     head = heads.fit(recipe.head, problem, output_range=limits)
     emit("evaluating", progress=0.0)
-    last = len(parts) - 1 + len(head.parts)
+    last = len(parts) + len(head.parts)
     result: dict[str, tuple[int, graphs.Shape]] = (
         {"score": (last, ("n",))} if classes is None else {"probabilities": (last, ("n", classes))}
     )
-    outputs = result | {"embedding": (len(parts) - 1, ("n", dim))}
+    outputs = result | {"embedding": (len(parts), ("n", dim))}
     return Fitted(
-        partial(_write, [*parts, *head.parts], outputs),
+        partial(_write, extractor, [*parts, *head.parts], outputs),
         preprocessing,
         head.history,
         answers={split: head.answer(found[split]) for split in ("val", "test")},
@@ -92,8 +92,35 @@ def _elsewhere(dataset: Dataset, cluster: str | None) -> Iterator[Elsewhere | No
         yield partial(extract, dataset)
 
 
+def _pool(dataset: Dataset, rows: dict[str, Rows], *, whole: bool) -> Rows:
+    """The rows that features are computed of, split by split: those of the `whole` dataset, which
+    folds and learning curves then find computed, or just `rows`."""
+    parts = list(rows.values())
+    if whole:
+        readable = dataset.index["error"].is_null().to_numpy()
+        given = dataset.index["split"].to_numpy()
+        parts = [np.flatnonzero(readable & (given == split)) for split in rows] + parts
+    together = np.concatenate(parts)
+    _, first = np.unique(together, return_index=True)
+    pool: Rows = together[np.sort(first)]
+    return pool
+
+
+def _among(everything: Floats, pool: Rows, rows: Rows) -> Floats:
+    """The features of `rows` among those of the `pool`; rows that lie together are not copied."""
+    place = np.empty(int(pool.max()) + 1, np.int64)
+    place[pool] = np.arange(len(pool))
+    at = place[rows]
+    if (np.diff(at) == 1).all():
+        return everything[at[0] : at[-1] + 1]
+    return everything[at]
+
+
 def _write(
-    parts: list[onnx.ModelProto], outputs: dict[str, tuple[int, graphs.Shape]], path: Path
+    extractor: Extractor,
+    parts: list[onnx.ModelProto],
+    outputs: dict[str, tuple[int, graphs.Shape]],
+    path: Path,
 ) -> None:
     """One graph from images to answers; the embedding is what the head is given."""
-    onnx.save(graphs.joined(parts, outputs), path)
+    onnx.save(graphs.joined([extractor.graph, *parts], outputs), path)

@@ -15,7 +15,7 @@ from imgcls.errors import BadRecipe
 from imgcls.files import scratch
 from imgcls.recipes import Recipe, load_recipe
 from imgcls.registry import Registry
-from training import export
+from training import export, repeats
 from training.calibrate import scale_graph
 from training.events import OnEvent, ignore
 from training.fit import fit
@@ -23,7 +23,6 @@ from training.fitted import Fitted, Floats
 from training.judge import Judge
 from training.loader import iter_pixels, load_pixels
 from training.quantize import quantize
-from training.repeats import folds, learning_curve
 from training.report import write_report
 from training.seeding import reproducible
 from training.versions import versions
@@ -129,12 +128,8 @@ def _finish(
             fitted.preprocessing,
             dataset.labels,
         )
-        repeats: dict[str, Any] = {
-            "fold_metrics": folds(dataset, recipe, emit) if recipe.folds else [],
-            "learning_curve": learning_curve(dataset, recipe, emit)
-            if recipe.learning_curve
-            else [],
-        }
+        fold_metrics = repeats.folds(dataset, recipe, emit)
+        curve = repeats.learning_curve(dataset, recipe, emit)
         card = ModelCard(
             tag=tag,
             task="classification" if judge.labels else "regression",
@@ -158,7 +153,8 @@ def _finish(
             versions=versions(*_VERSIONED, *fitted.packages),
             duration_seconds=round(time.perf_counter() - started, 3),
             baseline=baseline,
-            **repeats,
+            fold_metrics=fold_metrics,
+            learning_curve=curve,
         )
         card.save(folder)
         write_report(folder, card, judge, dataset, test, dataset.targets(test), answers["test"])
@@ -192,6 +188,7 @@ def _answers(dataset: Dataset, graph: export.Graph, fitted: Fitted) -> Floats:
 
 def _check(dataset: Dataset, recipe: Recipe) -> None:
     dataset.check_trainable()
+    repeats.check(dataset, recipe)
     if recipe.int8 is not None and dataset.task == "regression":
         raise BadRecipe("int8 is judged by accuracy, which a regression has not; leave it null.")
 

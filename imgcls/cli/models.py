@@ -283,7 +283,7 @@ def metric_tables(card: "ModelCard") -> "list[Table | str]":
     ]
     if card.fold_metrics:
         rows = [(n, f"{mean:.4f}", f"{sd:.4f}") for n, (mean, sd) in card.fold_summary().items()]
-        shown.append(f"over {len(card.fold_metrics)} folds")
+        shown.append(f"over {card.folds_told} folds")
         shown.append(console.table(["", "#mean", "#spread"], rows))
     if card.learning_curve:
         names = list(card.learning_curve[0].test)

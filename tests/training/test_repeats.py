@@ -9,6 +9,7 @@ import pytest
 
 from imgcls.card import ModelCard
 from imgcls.data import Dataset, open_dataset
+from imgcls.errors import BadRecipe
 from imgcls.recipes import FeaturesRecipe, load_recipe
 from training import repeats, train
 from training.fit import fit
@@ -57,7 +58,7 @@ def test_copies_are_in_one_fold_and_a_lonely_image_is_always_trained_on(
 
 
 def test_models_of_folds_are_measured_on_what_they_were_not_trained_on(
-    dataset: Dataset, small_probe: FeaturesRecipe, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, small_probe: FeaturesRecipe, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views: list[Dataset] = []
 
@@ -71,6 +72,8 @@ def test_models_of_folds_are_measured_on_what_they_were_not_trained_on(
     card = train(
         dataset, recipe, name="folds", on_event=lambda stage, **told: events.append((stage, told))
     )
+    # Features are computed once, for all of them.
+    assert len(list((home / "cache" / "features").glob("*.npy"))) == 1
     train_rows = set(dataset.rows("train").tolist())
     folds, curve = views[:3], views[3:]
     assert set().union(*(view.rows("test").tolist() for view in folds)) == train_rows
@@ -91,6 +94,35 @@ def test_models_of_folds_are_measured_on_what_they_were_not_trained_on(
     mean, spread = card.fold_summary()["accuracy"]
     values = [fold.headline()["accuracy"] for fold in card.fold_metrics]
     assert (mean, spread) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+
+
+def test_more_folds_than_images_are_refused_before_anything_is_trained(
+    shapes: Callable[..., Path], small_probe: FeaturesRecipe
+) -> None:
+    tiny = open_dataset(shapes(each=4))  # two of each for training
+    for count in (2, 6):
+        recipe = load_recipe(small_probe.model_dump(), {"folds": count})
+        repeats.check(tiny, recipe)
+        held_out = fold_of(tiny, tiny.rows("train"), count, recipe.seed)
+        assert set(held_out) == set(range(count))
+    recipe = load_recipe(small_probe.model_dump(), {"folds": 7})
+    with pytest.raises(BadRecipe, match="has 6: take fewer folds"):
+        train(tiny, recipe, name="folds")
+
+
+def test_a_part_that_is_too_small_to_train_on_does_not_cost_the_model(
+    shapes: Callable[..., Path],
+) -> None:
+    tiny = open_dataset(shapes(each=5))  # three of each for training
+    recipe = load_recipe("hog-svc", {"image_size": 32, "folds": 3, "learning_curve": 5})
+    card = train(tiny, recipe, name="few")
+    # A machine needs two of each class.
+    assert [point.images for point in card.learning_curve] == [7, 9]
+    assert (len(card.fold_metrics), card.folds_told) == (3, "3")
+    told: list[Any] = []
+    pairs, halves = open_dataset(shapes(each=4)), load_recipe(recipe.model_dump(), {"folds": 2})
+    assert repeats.folds(pairs, halves, lambda _, **said: told.append(said["message"])) == []
+    assert [one for one in told if "left" in one] == ["1/2 is left out", "2/2 is left out"]
 
 
 def test_a_card_with_folds_of_another_task_is_no_card(

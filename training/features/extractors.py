@@ -53,6 +53,8 @@ class Extractor:
     """All that the features depend on beside the images and the software; JSON."""
     backbone: str | None = None
     packages: tuple[str, ...] = ()
+    fitted: bool = False
+    """Whether it depends on the training images, as visual words do."""
 
     @cached_property
     def graph(self) -> onnx.ModelProto:
@@ -90,7 +92,7 @@ def load_extractor(
         words = _words(descriptors, wanted.words, source, train, preprocessing, identity, seed)
         identity = [*identity, hashlib.sha256(words.tobytes()).hexdigest()]
         sift = DenseSift(descriptors, np.array(words))
-        return Extractor(sift.eval(), sift.dim, preprocessing, identity)
+        return Extractor(sift.eval(), sift.dim, preprocessing, identity, fitted=True)
     return Extractor(Pixels(), side * preprocessing.width * 3, preprocessing, identity)
 
 
