@@ -11,6 +11,7 @@ import onnx
 
 from imgcls.card import Preprocessing
 from imgcls.data import Dataset
+from imgcls.errors import BadDataset
 from imgcls.recipes import FeaturesRecipe
 from training import graphs, heads
 from training.events import OnEvent, throttled
@@ -49,6 +50,9 @@ def fit_features(
     found = {split: _among(everything, pool, part) for split, part in rows.items()}
     parts: list[onnx.ModelProto] = []
     dim = extractor.dim
+    train, counts = _counting(dataset, rows["train"])
+    if len(train) < len(rows["train"]):
+        found["train"] = found["train"][np.isin(rows["train"], train)]
     emit("training", progress=0.0)
     if recipe.reduce is not None:
         reduction = fit_pca(found["train"], recipe.reduce)
@@ -56,11 +60,12 @@ def fit_features(
         found = {split: reduced(part) for split, part in found.items()}
         parts, dim = [*parts, reduction.graph], len(reduction.bias)
     problem = heads.Problem(
-        (found["train"], dataset.targets(rows["train"])),
+        (found["train"], dataset.targets(train)),
         (found["val"], dataset.targets(rows["val"])),
         classes,
         recipe.seed,
         emit,
+        counts,
     )
     limits = output_range(dataset, recipe) if classes is None else None
     head = heads.fit(recipe.head, problem, output_range=limits)
@@ -90,6 +95,21 @@ def _elsewhere(dataset: Dataset, cluster: str | None) -> Iterator[Elsewhere | No
 
     with connect(cluster):
         yield partial(extract, dataset)
+
+
+def _counting(dataset: Dataset, train: Rows) -> tuple[Rows, Floats | None]:
+    """The training images that count at all, and what each of them counts (see
+    `Dataset.weights`). Raises `BadDataset` where they leave nothing to tell apart."""
+    counts = dataset.weights(train)
+    if counts is None:
+        return train, None
+    counting = counts > 0
+    if len(np.unique(dataset.targets(train[counting]))) < 2:
+        raise BadDataset(
+            f"The training images of {dataset.tag} whose weight is above 0 are all of one class or "
+            "target; give others a weight too."
+        )
+    return train[counting], counts[counting]
 
 
 def _pool(dataset: Dataset, rows: dict[str, Rows], *, whole: bool) -> Rows:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgcls.data import Dataset, Labelling, open_dataset
 from imgcls.engine import Engine
-from imgcls.errors import BadRecipe
+from imgcls.errors import BadDataset, BadRecipe
 from imgcls.recipes import FeaturesRecipe, load_recipe
 from imgcls.registry import Registry
 from training import train
@@ -64,6 +64,29 @@ def test_features_that_do_not_fit_the_image_are_refused(dataset: Dataset) -> Non
     recipe = load_recipe("hog-svc", {"image_size": 16})
     with pytest.raises(BadRecipe, match=r"features\.cell"):
         train(dataset, recipe, name="shapes")
+
+
+def test_images_without_a_weight_are_not_trained_on(ramps: Dataset, tmp_path: Path) -> None:
+    rows = [f"{path.name},{float(path.stem[4:])},{float(path.stem[4:]) < 120:d}"
+            for path in sorted(Path(ramps.path).glob("*.png"))]  # fmt: skip
+    table = tmp_path / "table.csv"
+    recipe = load_recipe(
+        {
+            "kind": "features",
+            "image_size": 8,
+            "features": {"kind": "pixels"},
+            "head": {"kind": "random-forest", "trees": 10},
+        }
+    )
+    table.write_text("\n".join(["path,target,weight", *rows]))
+    weighted = open_dataset(ramps.path, table=table)
+    assert isinstance(recipe, FeaturesRecipe)
+    answers = fit_features(weighted, recipe, ignore).answers["test"]
+    assert weighted.targets(weighted.rows("test")).max() > 150
+    assert answers.max() < 120
+    table.write_text("\n".join(["path,target,weight", *(row[:-1] + "0" for row in rows)]))
+    with pytest.raises(BadDataset, match="weight"):
+        fit_features(open_dataset(ramps.path, table=table), recipe, ignore)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def fit_catboost(wanted: CatBoostHead, problem: Problem) -> FittedHead:
         model: Any = catboost.CatBoostRegressor(**options)
     else:
         model = catboost.CatBoostClassifier(**options)
-    model.fit(features, targets, callbacks=[Progress()])
+    model.fit(features, targets, sample_weight=problem.counts, callbacks=[Progress()])
     ask = model.predict if problem.classes is None else model.predict_proba
 
     def answer(features: Floats) -> Floats:

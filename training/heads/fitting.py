@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from imgcls.errors import ImgclsError, TrainingFailed
 from imgcls.recipes.types import CatBoostHead, Head, LightGbmHead, LinearHead, RandomForestHead
 from training import graphs
 from training.heads import catboost, lightgbm, linear, random_forest, svc
@@ -29,11 +30,20 @@ def fit(wanted: Head, problem: Problem, *, output_range: Range | None = None) ->
     targets. A class without a training image has probability 0, or nearly. Raises `BadRecipe`
     and `TrainingFailed`.
     """
-    if problem.classes is None:
-        return _numbers(wanted, problem, output_range)
-    if isinstance(wanted, LinearHead):
-        return linear.fit_linear(wanted, problem)
-    return _classes(wanted, problem, problem.classes)
+    try:
+        if problem.classes is None:
+            return _numbers(wanted, problem, output_range)
+        if isinstance(wanted, LinearHead):
+            return linear.fit_linear(wanted, problem)
+        return _classes(wanted, problem, problem.classes)
+    except (ImgclsError, MemoryError):
+        raise
+    except Exception as err:  # the libraries raise errors of many kinds for what they cannot fit
+        reason = " ".join(str(err).split())[:200]
+        raise TrainingFailed(
+            f"The head {wanted.kind} could not be fitted ({reason}): take gentler settings, or "
+            "another head."
+        ) from err
 
 
 def _fit(wanted: Head, problem: Problem) -> FittedHead:

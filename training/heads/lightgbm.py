@@ -42,7 +42,9 @@ def fit_lightgbm(wanted: LightGbmHead, problem: Problem) -> FittedHead:
         "verbosity": -1,
     }
     kind = lightgbm.LGBMRegressor if problem.classes is None else lightgbm.LGBMClassifier
-    model = kind(**options).fit(features, targets, callbacks=[progress])
+    model = kind(**options).fit(
+        features, targets, sample_weight=problem.counts, callbacks=[progress]
+    )
     ask: Any = model.booster_.predict  # two classes: the probability of the second
 
     def answer(features: Floats) -> Floats:

@@ -59,6 +59,7 @@ def fit_linear(wanted: LinearHead, problem: Problem) -> FittedHead:
         wanted,
         classes=problem.classes,
         seed=problem.seed,
+        counts=problem.counts,
         on_epoch=epoch_reporter(problem.emit, wanted.epochs),
     )
 
@@ -89,7 +90,8 @@ def fit_ridge(wanted: LinearHead, problem: Problem) -> FittedHead:
     """Ridge regression on standardised features, at the strength 1 / C."""
     features, targets = problem.train
     mean, scale = moments(features)
-    fitted = Ridge(alpha=1 / wanted.C).fit((features - mean) * scale, targets)
+    fitted = Ridge(alpha=1 / wanted.C)
+    fitted.fit((features - mean) * scale, targets, sample_weight=problem.counts)
     weight = fitted.coef_ * scale
     bias = np.array([fitted.intercept_ - mean @ weight], np.float32)
     column = weight.astype(np.float32)[:, None]
@@ -105,10 +107,11 @@ def fit_head(
     *,
     classes: int,
     seed: int = 0,
+    counts: Floats | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> FittedLinear:
-    """Train on features `float32 [n, D]` and targets `int64 [n]`; keep the best epoch by
-    validation log-loss.
+    """Train on features `float32 [n, D]` and targets `int64 [n]`, which count as `counts`
+    `float32 [n]` says; keep the best epoch by validation log-loss.
 
     Features are standardised by the training set's mean and deviation, and the returned head has
     that folded into its weights, so it takes features as they are. The learning rate falls to
@@ -117,6 +120,7 @@ def fit_head(
     """
     check_head(recipe, classes)
     features, targets = torch.from_numpy(train[0]), torch.from_numpy(train[1])
+    weights = None if counts is None else torch.from_numpy(counts)
     mean = features.mean(0)
     # A feature that never changes has no deviation, and tells nothing.
     deviation = features.std(0, correction=0)
@@ -136,7 +140,8 @@ def fit_head(
         for rows in torch.split(torch.randperm(count, generator=shuffle), recipe.batch_size):
             logits = head((features[rows] - mean) * scale)
             penalty = head.weight.square().sum() / (2 * recipe.C * count)
-            loss = _loss(logits, targets[rows]) + penalty
+            loss = _loss(logits, targets[rows], None if weights is None else weights[rows])
+            loss = loss + penalty
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -169,10 +174,15 @@ def fit_head(
     return FittedLinear(best.eval(), history)
 
 
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+def _loss(logits: Tensor, targets: Tensor, counts: Tensor | None = None) -> Tensor:
+    """The mean of the examples, or of what they count."""
+    reduction = "mean" if counts is None else "none"
     if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], targets.to(logits.dtype))
-    return F.cross_entropy(logits, targets)
+        truth = targets.to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction=reduction)
+    else:
+        loss = F.cross_entropy(logits, targets, reduction=reduction)
+    return loss if counts is None else (loss * counts).mean()
 
 
 @torch.no_grad()

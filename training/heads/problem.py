@@ -26,6 +26,9 @@ class Problem:
     seed: int = 0
     emit: OnEvent = ignore
     """Told how far the stage `training` is."""
+    counts: Floats | None = None
+    """`float32 [n]`, above 0: what each training example counts, 1 on average; None where all count
+    alike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def fit_forest(wanted: RandomForestHead, problem: Problem) -> FittedHead:
         forest: Any = RandomForestRegressor(max_features=1 / 3, **options)
     else:
         forest = RandomForestClassifier(**options)
-    forest.fit(features, targets)
+    forest.fit(features, targets, sample_weight=problem.counts)
     ask = forest.predict if problem.classes is None else forest.predict_proba
 
     def answer(features: Floats) -> Floats:

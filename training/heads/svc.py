@@ -21,7 +21,7 @@ from imgcls.errors import BadRecipe
 from imgcls.recipes.types import SvcHead
 from imgcls.settings import usable_cores
 from training.heads.convert import from_sklearn
-from training.heads.problem import Examples, FittedHead, Problem
+from training.heads.problem import FittedHead, Problem
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,12 +32,14 @@ _CACHE_MB = 200
 
 def fit_svc(wanted: SvcHead, problem: Problem) -> FittedHead:
     """Fit on features `float32 [n, D]`. Raises `BadRecipe` for a class of one image."""
-    features, targets = _sample(problem, wanted.max_images)
+    rows = _sample(problem, wanted.max_images)
+    features, targets = problem.train[0][rows], problem.train[1][rows]
+    counts = None if problem.counts is None else problem.counts[rows]
     gamma = _gamma(wanted, features)
     kernel = _kernel(wanted, gamma, features)
     options: dict[str, Any] = {"kernel": "precomputed", "C": wanted.C, "cache_size": _CACHE_MB}
     if problem.classes is None:
-        machine: Any = SVR(**options).fit(kernel(features), targets)
+        machine: Any = SVR(**options).fit(kernel(features), targets, sample_weight=counts)
     else:
         fewest = int(np.bincount(targets).min())
         if fewest < 2:
@@ -48,7 +50,7 @@ def fit_svc(wanted: SvcHead, problem: Problem) -> FittedHead:
         folds = min(FOLDS, fewest)
         machine = CalibratedClassifierCV(SVC(**options), cv=folds, ensemble=False)
         with joblib.parallel_config("threading", n_jobs=usable_cores()):
-            machine.fit(kernel(features), targets)
+            machine.fit(kernel(features), targets, sample_weight=counts)
     ask: Callable[[Any], Any] = (
         machine.predict if problem.classes is None else machine.predict_proba
     )
@@ -62,19 +64,17 @@ def fit_svc(wanted: SvcHead, problem: Problem) -> FittedHead:
     return FittedHead(answer, (_graph(machine, wanted, gamma, features),), packages=("skl2onnx",))
 
 
-def _sample(problem: Problem, most: int) -> Examples:
-    """About so many training examples, classes in proportion, but rare ones whole."""
-    features, targets = problem.train
+def _sample(problem: Problem, most: int) -> Any:
+    """Where about so many training examples are, classes in proportion, but rare ones whole."""
+    targets = problem.train[1]
     if len(targets) <= most:
-        return features, targets
+        return slice(None)
     order = np.random.default_rng(problem.seed).permutation(len(targets))
     if problem.classes is None:
-        rows = np.sort(order[:most])
-    else:
-        classes = (order[targets[order] == number] for number in range(problem.classes))
-        share = most / len(targets)
-        rows = np.sort(np.concatenate([c[: max(FOLDS, int(share * len(c)))] for c in classes]))
-    return features[rows], targets[rows]
+        return np.sort(order[:most])
+    classes = (order[targets[order] == number] for number in range(problem.classes))
+    share = most / len(targets)
+    return np.sort(np.concatenate([c[: max(FOLDS, int(share * len(c)))] for c in classes]))
 
 
 def _gamma(wanted: SvcHead, features: Floats) -> float:

@@ -5,7 +5,7 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
 
-from imgcls.errors import BadRecipe
+from imgcls.errors import BadRecipe, TrainingFailed
 from imgcls.recipes.types import (
     CatBoostHead,
     Head,
@@ -127,6 +127,35 @@ def test_a_class_of_one_image_has_no_support_vectors_probabilities() -> None:
     problem = heads.Problem((features[alone], targets[alone]), (features, targets), 2)
     with pytest.raises(BadRecipe, match="two training images"):
         heads.fit(SvcHead(), problem)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ("linear", "poly")])
+def test_what_counts_more_decides(kind: str) -> None:
+    features, targets = examples(100, 2)
+    twice, both = np.tile(features, (2, 1)), np.concatenate([targets, 1 - targets])
+    for first, second in ((1.9, 0.1), (0.1, 1.9)):
+        counts = np.repeat(np.array([first, second], np.float32), 100)
+        problem = heads.Problem((twice, both), (features, targets), 2, counts=counts)
+        answered = heads.fit(SMALL[kind], problem).answer(features).argmax(1)
+        agreed = (answered == targets).mean()
+        assert agreed > 0.9 if first > second else agreed < 0.1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ("sigmoid", "poly")])
+def test_what_counts_more_decides_on_numbers(kind: str) -> None:
+    features, targets = numbers(100)
+    twice, both = np.tile(features, (2, 1)), np.concatenate([targets, targets + 20])
+    for first, second in ((1.9, 0.1), (0.1, 1.9)):
+        counts = np.repeat(np.array([first, second], np.float32), 100)
+        problem = heads.Problem((twice, both), (features, targets), None, counts=counts)
+        above = heads.fit(SMALL[kind], problem).answer(features) - targets
+        assert above.mean() < 7 if first > second else above.mean() > 13
+
+
+def test_what_a_library_cannot_fit_is_said_in_words() -> None:
+    problem = heads.Problem(examples(40, 2), examples(20, 2, 1), 2)
+    with pytest.raises(TrainingFailed, match="head svc could not"):
+        heads.fit(SvcHead(kernel="poly", degree=10, gamma=1e200), problem)
 
 
 @pytest.mark.parametrize("kind", ["random-forest", "lightgbm", "catboost", "rbf"])
