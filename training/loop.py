@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from imgcls.errors import TrainingFailed
+from imgcls.errors import BadRecipe, TrainingFailed
 from imgcls.recipes import NetworkRecipe
 from training import optimizers
 from training.architectures import frozen_epochs
@@ -64,7 +64,8 @@ def fit(
     "train_loss", "val_loss", ..., "lr", "seconds"}`, with the objective's other figures as
     `val_...`, for the epochs of a checkpoint too; `on_step` the share of the whole run that is done
     (0 to 1). Raises `TrainingFailed` when the loss is not finite or the GPU's memory is too small,
-    and `Conflict` for a checkpoint that is not this training's.
+    `BadRecipe` for batches of one image that the network cannot train on, and `Conflict` for a
+    checkpoint that is not this training's.
     """
     device = device or torch.device("cpu")
     network.to(device).to(memory_format=torch.channels_last)
@@ -94,6 +95,13 @@ def fit(
         raise TrainingFailed(
             f"The GPU's memory is too small for batch_size={recipe.batch_size} at this image_size: "
             "halve batch_size and double optimizer.accumulate, which makes the same steps."
+        ) from err
+    except ValueError as err:
+        if "more than 1 value per channel" not in str(err):
+            raise
+        raise BadRecipe(
+            "A batch of one image leaves nothing to compare to the network's batch normalisation: "
+            "take another batch_size (2 or more), or a larger image_size."
         ) from err
     network.cpu().load_state_dict(run.best)
     return FittedNetwork(network.eval(), run.history)

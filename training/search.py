@@ -124,7 +124,10 @@ class _Run:
             self._attempt(chosen, None, self._most(chosen))
         if ranked := self._study.ranked():
             return ranked[0]
-        reasons = "; ".join(f"{t.preset}: {t.reason}" for t in self._study.trials)
+        tried = self._study.trials[self._before :]
+        reasons = "; ".join(f"{t.preset}: {t.reason}" for t in tried)
+        if tried and all(t.state == "failed" for t in tried):
+            raise TrainingFailed(f"No recipe could be trained. {reasons}")
         raise TrainingFailed(
             f"No recipe was over within the budget of {self._plan.budget:.0f} s, so give it more. "
             f"{reasons}".strip()

@@ -1,5 +1,6 @@
 """Networks for regression, from file names to a graph whose scores keep to their range."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imgcls.data import Dataset, Labelling, open_dataset
-from imgcls.errors import BadRecipe
+from imgcls.errors import BadRecipe, TrainingFailed
 from imgcls.recipes import NetworkRecipe, load_recipe
 from training.events import ignore
 from training.fit import fit
@@ -68,6 +69,34 @@ def test_a_network_finds_the_number_in_the_images_and_its_graph_answers_alike(
     assert embedding.shape == (len(rows), fitted.embedding_dim)
     white = np.full((1, 16, 16, 3), 255, np.uint8)
     assert session.run(["score"], {"images": white})[0][0] <= 8
+
+
+@pytest.mark.parametrize("given", [(0.0, 1.0), (10.0, 20.0)])
+def test_a_range_that_the_targets_lie_outside_of_is_refused(
+    rated: Dataset, given: tuple[float, float]
+) -> None:
+    with pytest.raises(BadRecipe, match="output_range to what they span"):
+        fit(rated, small(output_range=given), ignore)
+
+
+def test_answers_that_are_no_numbers_are_no_model(
+    rated: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.loop.answers", lambda *_, **__: np.full(3, np.nan, np.float32))
+    with pytest.raises(TrainingFailed, match="no number"):
+        fit(rated, small(epochs=1), ignore)
+
+
+def test_batches_of_one_image_are_refused_where_nothing_can_be_compared(rated: Dataset) -> None:
+    network = {"kind": "architecture", "name": "resnet18", "weights": "none"}
+    recipe = load_recipe({"kind": "network", "network": network, "image_size": 16, "batch_size": 1})
+    with pytest.raises(BadRecipe, match="batch_size"):
+        fit(rated, recipe, ignore)
+
+
+def test_a_recipe_for_numbers_does_not_train_on_classes(shapes: Callable[..., Path]) -> None:
+    with pytest.raises(BadRecipe, match="name the target"):
+        fit(open_dataset(shapes()), load_recipe("score"), ignore)
 
 
 def test_the_range_is_that_of_the_training_targets_unless_it_is_given(rated: Dataset) -> None:
