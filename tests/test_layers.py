@@ -34,7 +34,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {
     "torch", "torchvision", "timm", "sklearn", "pandas", "gradio", "onnx", "onnxscript", "optuna",
-    "mlflow", "tensorboard", "ray",
+    "mlflow", "tensorboard", "ray", "cleanlab",
 }  # fmt: skip
 """What only `training` and its users may carry; the serving image has none of it."""
 

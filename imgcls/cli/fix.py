@@ -1,5 +1,8 @@
-"""`imgcls data findings` and `imgcls data fix`: what is wrong with a dataset, and a mended one."""
+"""`imgcls data findings`, `mislabelled` and `fix`: what is wrong with data, and what mends it."""
 
+import os
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,20 +41,7 @@ def findings(
         imgcls data findings photos --min-confidence 0.9 --json
     """
     found = [one for one in _find(data, seed)[1] if one.confidence >= min_confidence]
-    if json:
-        console.show_json({"findings": found})
-        return
-    if not found:
-        console.note("Nothing was found.")
-    kinds: dict[str, list[Finding]] = defaultdict(list)
-    for finding in found:
-        kinds[finding.kind].append(finding)
-    for kind, some in kinds.items():
-        rows = [
-            (f"{one.confidence:.2f}", one.message, ", ".join(one.paths[:2]))
-            for one in some[:_LISTED]
-        ]
-        console.show(f"{kind}: {len(some):,}", console.table(["sure", "what", "files"], rows))
+    _show(found, json)
 
 
 def fix(
@@ -96,6 +86,66 @@ def fix(
         f"{len(summary.labels):,} classes"
     )
     console.note(f"To see what changed: imgcls data diff {tag} {summary.tag}")
+
+
+def mislabelled(
+    data: Data,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the models; HOG and a linear head if not."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated."),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=3, max=20, help="Models that judge.")] = 5,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Look for wrong labels: models judge the images that they have not seen.
+
+    What is found is kept with the dataset, and part of its findings and fixes from then on. The
+    better the recipe, the surer the findings.
+
+        imgcls data mislabelled photos
+        imgcls data mislabelled photos --recipe linear-probe --set features.weights=r18.pth
+        imgcls data fix photos --out fix.csv
+    """
+    from imgcls.errors import Conflict
+    from imgcls.findings.kept import kept
+    from imgcls.jobs import can_train, python_path
+
+    if not can_train():
+        raise Conflict("Models are needed to judge labels: install imgcls[train] first.")
+    with open_data(data, seed) as dataset:
+        tag = dataset.tag
+    options = [f"--folds={folds}", f"--seed={seed}", *(f"--set={text}" for text in set_ or [])]
+    options += [f"--recipe={recipe}"] if recipe else []
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "training.mislabelled", *options, "--", tag],
+        env=os.environ | {"PYTHONPATH": python_path()},
+        check=False,
+    )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    _show(kept(tag), json)
+
+
+def _show(found: "list[Finding]", json: bool) -> None:
+    if json:
+        console.show_json({"findings": found})
+        return
+    if not found:
+        console.note("Nothing was found.")
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for finding in found:
+        kinds[finding.kind].append(finding)
+    for kind, some in kinds.items():
+        rows = [
+            (f"{one.confidence:.2f}", one.message, ", ".join(one.paths[:2]))
+            for one in some[:_LISTED]
+        ]
+        console.show(f"{kind}: {len(some):,}", console.table(["sure", "what", "files"], rows))
 
 
 def _write(data: str, out: Path, least: float, seed: int, json: bool) -> None:

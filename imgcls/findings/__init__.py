@@ -1,6 +1,6 @@
 """Findings: what is wrong with a dataset, read from its index alone.
 
-    types -> copies, classes, outliers -> finder
+    types -> copies, classes, outliers, kept -> finder -> mending
 
 `find` is loaded when it is first used, so that a server that only states the types needs no NumPy.
 """

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from imgcls.data.twins import SURE
 from imgcls.findings.classes import find_similar_classes
 from imgcls.findings.copies import Copies
+from imgcls.findings.kept import kept
 from imgcls.findings.outliers import find_outliers
 from imgcls.findings.types import Finding, Fix
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def find(dataset: "Dataset") -> list[Finding]:
     """Faults of all images, sorted by confidence, the surest first.
 
-    Likely wrong labels are not among them: they need a fit (`training.mislabelled`).
+    Likely wrong labels are among them once models have judged it (`training.mislabelled`).
     """
     copies = Copies(dataset)
     classes = list(find_similar_classes(dataset, copies.shared()))
@@ -24,6 +25,7 @@ def find(dataset: "Dataset") -> list[Finding]:
         *copies.findings(_merged(classes)),
         *classes,
         *find_outliers(dataset),
+        *_judged(dataset),
     ]
     return sorted(found, key=lambda finding: -finding.confidence)
 
@@ -44,6 +46,12 @@ def _end(label: str, merged: dict[str, str]) -> str:
         seen.add(label)
         label = merged[label]
     return label
+
+
+def _judged(dataset: "Dataset") -> list[Finding]:
+    found = kept(dataset.tag)
+    there = set(dataset.index["path"].to_pylist()) if found else set()
+    return [finding for finding in found if there.issuperset(finding.paths)]
 
 
 def _unreadable(dataset: "Dataset") -> list[Finding]:
