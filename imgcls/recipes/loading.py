@@ -155,7 +155,8 @@ def _told(fault: Any) -> str:
                 shown.append(part)
     where = ".".join(shown)[:100]
     if fault["type"] != "extra_forbidden":
-        return f"{where}: {fault['msg']}"
+        told = str(fault["msg"]).removeprefix("Value error, ")
+        return f"{where}: {told}" if where else told
     fields = _fields(model)
     near = difflib.get_close_matches(shown[-1][:100], fields, 1)
     inside = [f for f in fields if shown[-1] in _fields(_field(model, f))]

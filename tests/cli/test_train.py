@@ -129,6 +129,7 @@ def test_a_training_that_fails_says_why_and_where_its_log_is(photos: Path) -> No
         (["nowhere"], "no dataset"),
         ([".", "--set", "learning_rate=1"], "learning_rate"),
         ([".", "--set", "epoch=3"], "did you mean epochs?"),
+        ([".", "--set", "output_range=[5,1]"], "not valid: output_range must rise"),
         ([".", "--set", "augment.rotate=3"], "did you mean augment.rotation?"),
         ([".", "--set", "augment={}", "--set", "augment.rotation=3"], "holds the other"),
         ([".", "--set", "epochs"], "key=value"),
