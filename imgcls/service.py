@@ -10,17 +10,14 @@ import gc
 import os
 import re
 import resource
-import shutil
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import bentoml
-from pydantic import BaseModel, Field, field_validator
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -29,7 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import imgcls
-from imgcls import logs, report
+from imgcls import logs, report, stored_data
 from imgcls.card import ModelCard
 from imgcls.data.diff import DatasetDiff
 from imgcls.data.fix_list import FixRow
@@ -42,29 +39,46 @@ from imgcls.errors import (
     Busy,
     Conflict,
 )
-from imgcls.files import NAME, VERSION, check_name, scratch
+from imgcls.files import check_name
 from imgcls.findings import Findings, Fixed
 from imgcls.guard import guard
 from imgcls.hangup import dropped_if_gone
 from imgcls.http import (
-    FileAnswer,
-    FileField,
-    FormRequest,
-    JsonRequest,
     bind_endpoints,
     endpoint,
     json_response,
     lean,
     no_such_route,
 )
-from imgcls.jobs import MAX_TIME_LIMIT, SEARCH, JobRequest, Jobs, Tracker
+from imgcls.jobs import SEARCH, JobRequest, Jobs, Tracker
 from imgcls.monitor import PredictionLog
 from imgcls.openapi import document
-from imgcls.recipes import DEFAULT_RECIPE, Recipe, load_recipe, with_weights
+from imgcls.recipes import Recipe, load_recipe, with_weights
 from imgcls.registry import Registry
-from imgcls.report import PLOTS
+from imgcls.requests import (
+    DatasetRequest,
+    DatasetsResponse,
+    DiffRequest,
+    EdaRequest,
+    FindingsRequest,
+    FitRequest,
+    FixRequest,
+    JobRequestById,
+    ModelRequest,
+    NameFilter,
+    Nothing,
+    PageAnswer,
+    PredictRequest,
+    ReportAnswer,
+    ReportRequest,
+    SamplesAnswer,
+    SamplesRequest,
+    SearchName,
+    SearchRequest,
+    ShadowRequest,
+    UploadRequest,
+)
 from imgcls.schemas import (
-    CARD_EXAMPLE,
     ActiveResponse,
     FitResponse,
     Job,
@@ -74,11 +88,10 @@ from imgcls.schemas import (
     RemoveResponse,
     ShadowReport,
 )
-from imgcls.searches import Budget, Leaderboard, SearchFolder, SearchPlan
+from imgcls.searches import Leaderboard, SearchFolder, SearchPlan
 from imgcls.settings import get_settings
 
 if TYPE_CHECKING:
-    from imgcls.data import DatasetStore
     from imgcls.predictor import Predictor
     from imgcls.sessions import Passed
     from imgcls.shadow import Shadow
@@ -113,193 +126,6 @@ def _load_early() -> "Future[Passed] | None":
 
 
 _early = _load_early()
-
-# The patterns are for the OpenAPI document alone: `check_name` refuses in better words.
-Name = Annotated[str, Field(json_schema_extra={"pattern": f"^{NAME}$"}, examples=["pets"])]
-ModelTag = Annotated[
-    str,
-    Field(json_schema_extra={"pattern": f"^{NAME}(:({VERSION})?)?$"}, examples=[CARD_EXAMPLE]),
-]
-"""`name:version`, or `name` for its newest version."""
-DatasetTag = Annotated[str, Field(examples=["pets:3f2a9c01d4e5"])]
-"""`name:version`, or `name` for its newest version."""
-JobId = Annotated[str, Field(examples=["20261121-083000-123456-a1b2"])]
-
-
-class PredictRequest(FormRequest):
-    file_fields: ClassVar[frozenset[str]] = frozenset({"images"})
-    raw_field: ClassVar[str | None] = "images"
-
-    images: list[FileField] = Field(
-        description="One or more image files.", json_schema_extra={"minItems": 1}
-    )
-    model: ModelTag | None = Field(None, description="A model's tag; the active model if left out.")
-    top_k: int | None = Field(None, description="Classes: keep only the k largest probabilities.")
-    threshold: float | None = Field(None, description="Two classes: overrides the model's own.")
-
-
-class UploadRequest(FormRequest):
-    file_fields: ClassVar[frozenset[str]] = frozenset({"archive", "table"})
-    max_mb: ClassVar[str] = "max_upload_mb"
-
-    archive: FileField = Field(description="A zip or tar of images.")
-    name: Name = Field(description="The dataset's name.")
-    table: FileField = Field(
-        default_factory=Path,  # left out, it is an empty list: see `_from_form`
-        description="A CSV with a column `path` and fields such as `target`, a row an image; in "
-        "place of a pattern.",
-    )
-    pattern: str | None = Field(
-        None,
-        description="Fields of the file names.",
-        examples=["{id}_{gender}_{country}_{rate}_{votes}"],
-    )
-    target: str | None = Field(
-        None, description="The field that is a number to be predicted.", examples=["rate"]
-    )
-    where: str | None = Field(
-        None, description="What images must be to take part.", examples=["votes>=5"]
-    )
-    group: str | None = Field(
-        None, description="The field that divides the images into groups.", examples=["gender"]
-    )
-
-    @field_validator("archive", "table", mode="wrap")
-    @classmethod
-    def _any_file(cls, value: Any, _: Any) -> Any:
-        return value
-
-
-class FitRequest(JsonRequest):
-    dataset: DatasetTag
-    name: Name = Field(description="The model's name in the store.")
-    group: str | None = Field(
-        None, description="Of a dataset in groups: the one to train on.", examples=["m"]
-    )
-    recipe: str | dict[str, Any] = Field(
-        DEFAULT_RECIPE,
-        description="A preset's name, or a configuration: a `preset` and what changes it, or a "
-        "whole one with its `kind`.",
-    )
-    overrides: dict[str, Any] = Field({}, examples=[{"epochs": 20, "augment.rotation": 10}])
-    time_limit: float | None = Field(
-        None, gt=0, le=MAX_TIME_LIMIT, description="Seconds; past them the job fails."
-    )
-    wait: bool = Field(False, description="Answer when the job is over, with the model's card.")
-    baseline: bool = Field(False, description="Protect the model from removal.")
-    seed: int = Field(0, ge=0, description="Seed of the splits.")
-    track: list[Tracker] = Field([], description="Keep the figures of the run there too.")
-
-
-class SearchRequest(JsonRequest):
-    dataset: DatasetTag
-    name: Name = Field(description="The model's name in the store, and the search's.")
-    budget: Budget = Field(600.0, description="Seconds that all of it may take.")
-    recipes: list[str] = Field(
-        [], description="Presets to choose among; without any those that suit the data."
-    )
-    trials: int | None = Field(None, ge=1, le=100_000, description="At most so many trials.")
-    fresh: bool = Field(False, description="Forget an earlier search of this name.")
-    baseline: bool = Field(False, description="Protect the model from removal.")
-    seed: int = Field(0, ge=0, description="Seed of the splits.")
-    track: list[Tracker] = Field([], description="Keep the figures of all trials there too.")
-
-
-class SearchName(JsonRequest):
-    name: Name = Field(description="The model's name in the search.")
-
-
-class DatasetRequest(JsonRequest):
-    dataset: DatasetTag
-
-
-class EdaRequest(JsonRequest):
-    dataset: DatasetTag
-    seed: int = Field(0, ge=0, description="Seed of the splits.")
-
-
-class SamplesRequest(JsonRequest):
-    dataset: DatasetTag
-    label: str | None = Field(
-        None, max_length=200, description="Only this class.", examples=["cat"]
-    )
-    split: Literal["train", "val", "test"] | None = Field(None, description="Only this split.")
-    count: int = Field(8, ge=1, le=20, description="Images of each class.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Of the choice, and of the splits.")
-
-
-class SamplesAnswer(FileAnswer):
-    media_types: ClassVar[tuple[str, ...]] = ("image/png",)
-
-
-class PageAnswer(FileAnswer):
-    media_types: ClassVar[tuple[str, ...]] = ("text/html",)
-
-
-class DiffRequest(JsonRequest):
-    old: DatasetTag
-    new: DatasetTag
-    seed: int = Field(0, ge=0, description="Seed of the splits.")
-
-
-class FindingsRequest(JsonRequest):
-    dataset: DatasetTag
-    min_confidence: float = Field(0, ge=0, le=1, description="Only findings that are so sure.")
-    seed: int = Field(0, ge=0, description="Seed of the splits.")
-
-
-class FixRequest(JsonRequest):
-    dataset: DatasetTag
-    fixes: list[FixRow] | None = Field(
-        None,
-        description="What to change, as a new version. Left out, fixes are proposed and none is "
-        "applied.",
-        examples=[[{"path": "train/cat/01.jpg", "action": "drop"}]],
-    )
-    min_confidence: float = Field(
-        0.9, ge=0, le=1, description="Of the findings that fixes are proposed for."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the splits.")
-
-
-class JobRequestById(JsonRequest):
-    id: JobId
-
-
-class ModelRequest(JsonRequest):
-    tag: ModelTag
-
-
-class ReportRequest(JsonRequest):
-    tag: ModelTag
-    plot: str | None = Field(
-        None,
-        description="A plot's name, for a PNG: " + ", ".join(PLOTS) + ". The whole report as HTML "
-        "if left out.",
-        examples=["confusion"],
-    )
-
-
-class ReportAnswer(FileAnswer):
-    media_types: ClassVar[tuple[str, ...]] = ("text/html", "image/png")
-
-
-class ShadowRequest(JsonRequest):
-    tag: ModelTag | None = Field(description="The model that shadows; null stops the shadow.")
-    rate: float = Field(0.05, gt=0, le=1, description="Share of the answered images it scores.")
-
-
-class NameFilter(JsonRequest):
-    name: Name | None = Field(None, description="Only models of this name.")
-
-
-class Nothing(JsonRequest):
-    """An empty JSON object, or no body at all."""
-
-
-class DatasetsResponse(BaseModel):
-    datasets: list[DatasetSummary]
-    """Newest first."""
 
 
 async def _openapi(request: Request) -> Response:
@@ -405,56 +231,58 @@ class ImageClassifier:
                 "Send exactly one file in the form field `archive`, and at most one in `table`."
             )
         labelling = Labelling(pattern=pattern, target=target, where=where, group=group)
-        return await heavily(_store_upload, archive[0], name, labelling, next(iter(table), None))
+        return await heavily(
+            stored_data.store_upload, archive[0], name, labelling, next(iter(table), None)
+        )
 
     @endpoint("/datasets", Nothing, DatasetsResponse, role="manage")
     async def datasets(self) -> DatasetsResponse:
         """All stored datasets, newest first."""
-        return DatasetsResponse(datasets=await in_thread(lambda: _dataset_store().list()))
+        return DatasetsResponse(datasets=await in_thread(lambda: stored_data.stored().list()))
 
     @endpoint("/dataset", DatasetRequest, DatasetSummary, role="manage")
     async def dataset(self, dataset: str) -> DatasetSummary:
         """What is stored of one dataset."""
-        return await in_thread(lambda: _dataset_store().get(dataset))
+        return await in_thread(lambda: stored_data.stored().get(dataset))
 
     @endpoint("/eda", EdaRequest, Profile, role="manage")
     async def eda(self, dataset: str, seed: int) -> Profile:
         """The profile of a dataset: counts, sizes, colours, formats, duplicates, bad files."""
-        return await heavily(_profile, dataset, seed)
+        return await heavily(stored_data.profiled, dataset, seed)
 
     @endpoint("/eda_report", EdaRequest, PageAnswer, role="manage")
     async def eda_report(self, dataset: str, seed: int) -> Response:
         """The profile, samples of each class and all findings as one page of HTML."""
-        return await heavily(_page, dataset, seed)
+        return await heavily(stored_data.page, dataset, seed)
 
     @endpoint("/samples", SamplesRequest, SamplesAnswer, role="manage")
     async def samples(
         self, dataset: str, label: str | None, split: str | None, count: int, seed: int
     ) -> Response:
         """A contact sheet: random images of each class, or range of targets, as one PNG."""
-        return await heavily(_samples, dataset, label, split, count, seed)
+        return await heavily(stored_data.samples, dataset, label, split, count, seed)
 
     @endpoint("/findings", FindingsRequest, Findings, role="manage")
     async def findings(self, dataset: str, min_confidence: float, seed: int) -> Findings:
         """Faults: copies, leaks, contradicting labels, classes that are one, bad and odd files."""
-        return await heavily(_findings, dataset, min_confidence, seed)
+        return await heavily(stored_data.findings, dataset, min_confidence, seed)
 
     @endpoint("/fix", FixRequest, Fixed, role="manage")
     async def fix(
         self, dataset: str, fixes: Sequence[FixRow] | None, min_confidence: float, seed: int
     ) -> Fixed:
         """Make a new version of a dataset by a list of fixes; without one, propose it."""
-        return await heavily(_fix, dataset, fixes, min_confidence, seed)
+        return await heavily(stored_data.fix, dataset, fixes, min_confidence, seed)
 
     @endpoint("/diff", DiffRequest, DatasetDiff, role="manage")
     async def diff(self, old: str, new: str, seed: int) -> DatasetDiff:
         """Which images came, went, or changed label, split, name or content between versions."""
-        return await heavily(_diff, old, new, seed)
+        return await heavily(stored_data.diff, old, new, seed)
 
     @endpoint("/remove_dataset", DatasetRequest, RemoveResponse, role="manage")
     async def remove_dataset(self, dataset: str) -> RemoveResponse:
         """Delete a dataset, with the images that were uploaded; one that a job uses is refused."""
-        return await heavily(_remove_dataset, self.jobs, dataset)
+        return await heavily(stored_data.remove, self.jobs, dataset)
 
     # Training.
 
@@ -476,7 +304,7 @@ class ImageClassifier:
         check_name(name, "model name")
         checked = _checked_recipe(load_recipe(recipe, overrides))
         request = JobRequest(
-            dataset=await heavily(_trainable, dataset, seed, group),
+            dataset=await heavily(stored_data.trainable, dataset, seed, group),
             group=group,
             recipe=checked.model_dump(mode="json"),
             name=name,
@@ -511,7 +339,7 @@ class ImageClassifier:
         """Look for the best recipe in a process of its own; follow it with `/job`."""
         folder = SearchFolder(name)
         plan = SearchPlan(budget=budget, recipes=tuple(recipes), trials=trials, fresh=fresh)
-        tag = await heavily(_trainable, dataset, seed, None)
+        tag = await heavily(stored_data.trainable, dataset, seed, None)
         await in_thread(folder.check, plan, tag, seed)
         request = JobRequest(
             dataset=tag,
@@ -617,8 +445,6 @@ _heavy = ThreadPoolExecutor(2, "heavy")
 """Reads whole datasets; quick questions must not wait behind it."""
 _heavy_limit = asyncio.Semaphore(8)
 _OPEN_FILES = 65_536
-_LISTED_FINDINGS, _LISTED_FIXES = 1_000, 5_000
-"""In one answer at most."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -658,26 +484,6 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _store_upload(
-    archive: UploadFile, name: str, labelling: Labelling, table: UploadFile | None
-) -> DatasetSummary:
-    with scratch(get_settings().home, ".upload-") as folder:
-        # The client's file name is never used: it could be any path. Messages begin with this one.
-        path, rows = folder / "The uploaded file", folder / "The uploaded table"
-        _keep(archive, path)
-        if table is not None:
-            _keep(table, rows)
-        return _dataset_store().add(
-            path, name=name, move=True, labelling=labelling, table=rows if table else None
-        )
-
-
-def _keep(upload: UploadFile, path: Path) -> None:
-    upload.file.seek(0)
-    with path.open("wb") as file:
-        shutil.copyfileobj(upload.file, file, 1024 * 1024)
-
-
 def _report(registry: Registry, tag: str, plot: str | None) -> Response:
     folder = registry.folder(tag)
     card = registry.get(tag)
@@ -698,78 +504,6 @@ def _shadow(registry: Registry, tag: str | None, rate: float) -> ShadowReport:
 
 def _removed(registry: Registry, tags: list[str]) -> RemoveResponse:
     return RemoveResponse(removed=tags, left=[card.tag for card in registry.cards()])
-
-
-def _dataset_store() -> "DatasetStore":
-    from imgcls.data import DatasetStore  # Arrow is heavy, and predictions never need it
-
-    return DatasetStore()
-
-
-def _page(tag: str, seed: int) -> Response:
-    from imgcls.eda import profile
-    from imgcls.eda.html import page
-    from imgcls.findings import find
-
-    with _dataset_store().open(tag, seed=seed) as dataset:
-        written = page(dataset, profile(dataset), find(dataset))
-    return Response(written, media_type="text/html")
-
-
-def _samples(tag: str, label: str | None, split: str | None, count: int, seed: int) -> Response:
-    from imgcls.eda.sheets import stored_sheet
-
-    store = _dataset_store()
-    png = stored_sheet(store, tag, label=label, split=split, count=count, seed=seed)
-    return Response(png, media_type="image/png")
-
-
-def _findings(tag: str, least: float, seed: int) -> Findings:
-    from imgcls.findings import find
-
-    with _dataset_store().open(tag, seed=seed) as dataset:
-        found = [one for one in find(dataset) if one.confidence >= least]
-        total = Counter(one.kind for one in found)
-        return Findings(dataset=dataset.tag, total=total, findings=found[:_LISTED_FINDINGS])
-
-
-def _fix(tag: str, rows: Sequence[FixRow] | None, least: float, seed: int) -> Fixed:
-    from imgcls.findings import find
-    from imgcls.findings.mending import to_fixes
-
-    store = _dataset_store()
-    if rows is not None:
-        return Fixed(dataset=store.add_fixed(tag, rows, seed=seed), fixes=list(rows))
-    with store.open(tag, seed=seed) as dataset:
-        return Fixed(dataset=None, fixes=to_fixes(find(dataset), least)[:_LISTED_FIXES])
-
-
-def _diff(old: str, new: str, seed: int) -> DatasetDiff:
-    from imgcls.data.diff import diff_versions
-
-    return diff_versions(_dataset_store(), old, new, seed=seed)
-
-
-def _remove_dataset(jobs: Jobs, tag: str) -> RemoveResponse:
-    store = _dataset_store()
-    whole = store.get(tag).tag
-    with jobs.without(whole):
-        removed = store.remove(whole)
-    return RemoveResponse(removed=[removed], left=[summary.tag for summary in store.list()])
-
-
-def _profile(tag: str, seed: int) -> Profile:
-    from imgcls.eda import profile
-
-    with _dataset_store().open(tag, seed=seed) as dataset:
-        return profile(dataset)
-
-
-def _trainable(tag: str, seed: int, group: str | None) -> str:
-    """The whole tag of a dataset that a model can be trained on."""
-    with _dataset_store().open(tag, seed=seed, group=group) as dataset:
-        dataset.check_trainable()
-        return dataset.tag
 
 
 def _checked_recipe(recipe: Recipe) -> Recipe:

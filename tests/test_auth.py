@@ -419,7 +419,8 @@ def test_no_warning_where_nobody_else_can_call_or_tokens_are_set(
 
 def test_an_api_declared_without_a_role_does_not_load() -> None:
     from imgcls.http import endpoint
-    from imgcls.service import ListResponse, Nothing
+    from imgcls.requests import Nothing
+    from imgcls.schemas import ListResponse
 
     with pytest.raises(TypeError, match="role"):
         endpoint("/new", Nothing, ListResponse)  # type: ignore[call-arg]

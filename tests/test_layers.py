@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"watch", "prediction", "findings"},
     {"batcher", "eda", "offline", "registry", "openapi"},
     {"scale"},
-    {"sessions", "shadow", "comparison"},
+    {"sessions", "shadow", "comparison", "requests", "stored_data"},
     {"predictor", "client"},
     {"__init__"},
     {"service"},

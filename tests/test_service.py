@@ -19,8 +19,8 @@ import pytest
 from imgcls.card import GRAPH_FILE
 from imgcls.client import Client
 from imgcls.http import endpoint
+from imgcls.requests import Nothing
 from imgcls.schemas import ActiveResponse
-from imgcls.service import Nothing
 from tests.conftest import Server, start_server
 from tests.fakes import class_folders, jpeg, tiny_model, tiny_regression
 
