@@ -9,7 +9,7 @@ Each case is what `imgcls train` does with the same settings, in a process and a
 so that nothing of one is left for the next. `--growth` fits each on some of the training images and
 on twice as many, networks for one epoch, and fails where that takes more than 2.2 times the CPU
 time, which other work on the machine changes least.
-Results are added to benchmarks/results/recipes.json; docs/recipes.md is written from all of them,
+Results are added to benchmarks/recipes.json; docs/recipes.md is written from all of them,
 between its two marks.
 """
 
@@ -32,7 +32,7 @@ from benchmarks import turned
 from benchmarks.serve.report import markdown_table
 from benchmarks.servers import ROOT
 
-RESULTS = ROOT / "benchmarks" / "results" / "recipes.json"
+RESULTS = ROOT / "benchmarks" / "recipes.json"
 DOCUMENT = ROOT / "docs" / "recipes.md"
 BEGIN, END = "<!-- results: python -m benchmarks.recipes -->", "<!-- end of results -->"
 AT_MOST = 2.2
@@ -219,7 +219,6 @@ def _known() -> dict[str, Any]:
 
 
 def _keep(case: Case, **found: Any) -> None:
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     known = _known()
     known[case.preset] = known.get(case.preset, {}) | found
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")
