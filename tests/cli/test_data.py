@@ -2,26 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from imgcls.cli.app import app
 from imgcls.data import DatasetStore
 from imgcls.jobs import JobRequest, Jobs
+from tests.commands import answer, imgcls
 from tests.fakes import class_folders
 from tests.test_jobs import jobs_with, until
-
-
-def imgcls(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
-
-
-def answer(*arguments: str) -> Any:
-    result = imgcls(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 @pytest.fixture

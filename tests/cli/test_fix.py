@@ -1,25 +1,12 @@
 """`imgcls data findings` and `imgcls data fix`: from a fault to a version without it."""
 
 import csv
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from imgcls.cli.app import app
+from tests.commands import answer, imgcls
 from tests.fakes import class_folders
-
-
-def imgcls(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
-
-
-def answer(*arguments: str) -> Any:
-    result = imgcls(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 @pytest.fixture

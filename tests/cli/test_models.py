@@ -5,23 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from imgcls.card import GRAPH_FILE
 from imgcls.cli.app import app
 from imgcls.recipes import load_recipe, read_recipe_file
 from imgcls.registry import Registry
+from tests.commands import answer, imgcls
 from tests.fakes import tiny_model, tiny_regression
-
-
-def imgcls(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
-
-
-def answer(*arguments: str) -> Any:
-    result = imgcls(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 @pytest.fixture

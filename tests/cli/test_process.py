@@ -15,6 +15,7 @@ from imgcls import Client
 from imgcls.cli.local_server import Server, running_server
 from imgcls.errors import ImgclsError
 from imgcls.registry import Registry
+from tests.commands import without
 from tests.fakes import class_folders, tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -58,8 +59,7 @@ def test_quick_commands_load_nothing_heavy(arguments: str) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:
-    code = "import sys; sys.modules['typer'] = None; from imgcls.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = without("typer")
     assert done.returncode == 1
     assert "imgcls[cli]" in done.stderr
     assert "Traceback" not in done.stderr

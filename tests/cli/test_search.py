@@ -6,17 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
-from imgcls.cli.app import app
 from imgcls.jobs import Jobs
 from imgcls.registry import Registry
+from tests.commands import imgcls
 from tests.conftest import Server
 from tests.fakes import class_folders
-
-
-def imgcls(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_a_search_is_a_job_that_makes_a_model_and_a_leaderboard(

@@ -7,33 +7,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from imgcls.cli.app import app
 from imgcls.cli.train import choose_recipe
 from imgcls.errors import BadRecipe
 from imgcls.jobs import Jobs
 from imgcls.recipes import FeaturesRecipe, NetworkRecipe
 from imgcls.recipes.types import BackboneFeatures
 from imgcls.registry import Registry
+from tests.commands import answer, imgcls
 from tests.fakes import class_folders
 
 QUICK = ["--set", "epochs=2", "--set", "network.width=0.5", "--set", "network.dense=16"]
-
-
-def imgcls(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def answer(*arguments: object) -> Any:
-    result = imgcls(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 @pytest.fixture

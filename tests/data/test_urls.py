@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from imgcls.errors import (  # noqa: E402
     DatasetNotFound,
     StorageUnavailable,
 )
-from tests.conftest import ROOT  # noqa: E402
+from tests.commands import without  # noqa: E402
 
 MEASURED = ("path", "label", "content_hash", "phash", "width", "bytes", "sum_r", "split")
 
@@ -184,14 +182,7 @@ def test_a_server_takes_no_url_for_a_dataset() -> None:
 
 
 def test_without_fsspec_the_extra_is_named() -> None:
-    code = "import sys; sys.modules['fsspec'] = None\nfrom imgcls.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "eda", "s3://bucket/pets"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = without("fsspec", "eda", "s3://bucket/pets")
     assert done.returncode == 1
     assert "imgcls[scale]" in done.stderr
 

@@ -1,18 +1,14 @@
 """Scale: a real cluster of two nodes gives what one machine gives, also when a node dies."""
 
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from imgcls import offline, scale
-from imgcls.cli.app import app
 from imgcls.data import open_dataset
 from imgcls.data.measure import Measures
 from imgcls.data.scan import scan
@@ -25,7 +21,7 @@ from imgcls.recipes.types import FeaturesRecipe, HogFeatures, LinearHead
 from imgcls.registry import Registry
 from imgcls.scale import RayScanner, measuring, predicting
 from imgcls.settings import get_settings
-from tests.conftest import ROOT
+from tests.commands import answer, imgcls, without
 from tests.fakes import class_folders, tiny_model
 from tests.scale.conftest import NODE, patiently
 
@@ -104,12 +100,11 @@ def test_a_dataset_and_answers_by_the_command_line(
     photos = class_folders(tmp_path / "photos", per_class=4)
     ray = ["--engine", "ray", "--address", connected]
     for command in (["data", "add", photos, "--name", "one"], ["eda", photos]):
-        result = CliRunner().invoke(app, [*map(str, command), *ray, "--json"])
-        assert result.exit_code == 0, result.output
+        answer(*command, *ray)
     answers = []
     for more in ([], ray):
         out = tmp_path / f"answers{len(more)}.csv"
-        result = CliRunner().invoke(app, ["predict", str(photos), "--out", str(out), *more])
+        result = imgcls("predict", photos, "--out", out, *more)
         assert result.exit_code == 0, result.output
         answers.append(out.read_bytes())
     assert answers[0] == answers[1]
@@ -260,20 +255,13 @@ def test_a_cluster_that_is_not_there_is_refused(address: str, told: str) -> None
 
 @pytest.mark.parametrize("command", [["eda"], ["predict"], ["data", "add"], ["train"]])
 def test_without_ray_the_extra_is_named(command: list[str], tmp_path: Path) -> None:
-    code = "import sys; sys.modules['ray'] = None\nfrom imgcls.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command, str(tmp_path), "--engine", "ray"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = without("ray", *command, tmp_path, "--engine", "ray")
     assert done.returncode == 1
     assert "imgcls[scale]" in done.stderr
 
 
 def test_an_address_without_ray_is_refused(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["eda", str(tmp_path), "--address", "x:1"])
+    result = imgcls("eda", tmp_path, "--address", "x:1")
     assert result.exit_code == 2
     assert "--engine ray" in result.output
 
