@@ -1,7 +1,7 @@
 """How many planted faults `imgcls data findings` finds, and how often it cries wolf.
 
     python -m benchmarks.findings clothing.zip
-    python -m benchmarks.findings clothing.zip --recipe hog-linear
+    python -m benchmarks.findings clothing.zip --recipe hog-svc
 
 A copy of a dataset in split folders gets 20 exact copies and 20 smaller or newly encoded ones of
 training images in its test split, 10 files cut short, 10 copies under a second label, and a third

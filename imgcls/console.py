@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from pydantic_core import to_json
@@ -40,6 +40,19 @@ def use_json(on: bool) -> bool:
 
 def is_json() -> bool:
     return _json
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """0 when `work` is done; 1 where it is refused and 130 where it is stopped, which is told."""
+    try:
+        work()
+    except ImgclsError as err:
+        fail(err)
+        return 1
+    except KeyboardInterrupt:
+        note("stopped")
+        return 130
+    return 0
 
 
 def is_attended() -> bool:

@@ -21,7 +21,7 @@ from PIL import Image
 from imgcls import console, images
 from imgcls.data.source import open_source
 from imgcls.data.url_reader import open_reader
-from imgcls.errors import BadDataset, BadImage, ImgclsError
+from imgcls.errors import BadDataset, BadImage
 from training.detector import DEFAULT, PRETRAINED, Box, Pixels, load_detector
 
 _QUALITY = 95
@@ -119,23 +119,20 @@ def _encoded(pixels: Pixels, name: str) -> bytes:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where the archive was written, 1 where it was not."""
     args = _parser().parse_args(argv)
-    try:
-        if args.out.exists():
-            raise BadDataset(f"{args.out} exists already; give another name, or remove it.")
-        detector = load_detector(args.detector, args.weights, args.object)
-        with console.Stages() as stages:
-            counts = crop(
-                args.data,
-                args.out,
-                lambda pixels: detector.find(pixels, least=args.score, margin=args.margin),
-                progress=lambda done, total: stages.count("looking", done, total),
-            )
-    except ImgclsError as err:
-        console.fail(err)
-        return 1
-    except KeyboardInterrupt:
-        console.note("stopped")
-        return 130
+    return console.exit_code(lambda: _crop(args))
+
+
+def _crop(args: argparse.Namespace) -> None:
+    if args.out.exists():
+        raise BadDataset(f"{args.out} exists already; give another name, or remove it.")
+    detector = load_detector(args.detector, args.weights, args.object)
+    with console.Stages() as stages:
+        counts = crop(
+            args.data,
+            args.out,
+            lambda pixels: detector.find(pixels, least=args.score, margin=args.margin),
+            progress=lambda done, total: stages.count("looking", done, total),
+        )
     if args.json:
         console.show_json(
             {
@@ -145,12 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "unreadable": counts.unreadable,
             }
         )
-        return 0
+        return
     console.show(
         f"{args.out}: {console.plural(counts.cut, 'image')}; left out {counts.without:,} without a "
         f"{args.object} and {counts.unreadable:,} that cannot be read"
     )
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

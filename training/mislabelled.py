@@ -8,16 +8,17 @@ rare wrong labels are, so that models which are often wrong accuse few images.
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from imgcls import console
 from imgcls.data import Dataset, DatasetStore
-from imgcls.errors import BadArgument, BadDataset, ImgclsError
+from imgcls.errors import BadArgument, BadDataset
 from imgcls.findings import Finding, Fix
 from imgcls.findings.kept import keep
+from imgcls.jobs import Told
 from imgcls.recipes import Recipe, load_recipe, parse_override
 from training.calibrate import fit_temperature, scaled
 from training.events import OnEvent, ignore
@@ -131,25 +132,20 @@ def _contradicted(targets: Rows, probabilities: Floats) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where the dataset was judged and the findings are kept, 1 where not."""
     args = _parser().parse_args(argv)
-    try:
-        overrides = dict(parse_override(text) for text in args.set)
-        recipe = load_recipe(args.recipe or SIMPLE, overrides)
-        with console.Stages() as stages, DatasetStore().open(args.tag, seed=args.seed) as dataset:
-            stages.count("judging by models", 0, args.folds)
+    return console.exit_code(lambda: _judge(args))
 
-            def on_event(stage: str, **told: object) -> None:
-                done = round(float(str(told["progress"])) * args.folds)
-                stages.count("judging by models", done, args.folds)
 
-            found = find_mislabelled(dataset, recipe, folds=args.folds, on_event=on_event)
-            keep(dataset.tag, found)
-    except ImgclsError as err:
-        console.fail(err)
-        return 1
-    except KeyboardInterrupt:
-        console.note("stopped")
-        return 130
-    return 0
+def _judge(args: argparse.Namespace) -> None:
+    recipe = load_recipe(args.recipe or SIMPLE, dict(parse_override(text) for text in args.set))
+    with console.Stages() as stages, DatasetStore().open(args.tag, seed=args.seed) as dataset:
+        stages.count("judging by models", 0, args.folds)
+
+        def on_event(stage: str, **told: Unpack[Told]) -> None:
+            done = round((told.get("progress") or 0.0) * args.folds)
+            stages.count("judging by models", done, args.folds)
+
+        found = find_mislabelled(dataset, recipe, folds=args.folds, on_event=on_event)
+        keep(dataset.tag, found)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ import optuna
 from imgcls.card import ModelCard
 from imgcls.data import Dataset, open_dataset
 from imgcls.errors import TrainingFailed
-from imgcls.jobs import Tracker
+from imgcls.jobs import Told, Tracker
 from imgcls.recipes import NetworkRecipe, load_recipe
 from imgcls.registry import Registry
 from imgcls.searches import SearchFolder, SearchPlan
@@ -164,7 +164,7 @@ class _Run:
         self._progress(told)
         last_step, last_told = 0, time.monotonic()
 
-        def listen(stage: str, said: dict[str, Any]) -> bool:
+        def listen(stage: str, said: Told) -> bool:
             nonlocal last_step, last_told
             run.on_event(stage, **said)
             if time.monotonic() - last_told > 1:

@@ -15,10 +15,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from imgcls.errors import BadArgument
-from imgcls.jobs import Tracker
+from imgcls.jobs import Told, Tracker
 from imgcls.recipes import Recipe
 from imgcls.settings import get_settings
 from training.events import OnEvent
@@ -44,7 +44,7 @@ class Run:
         self._pass_on = on_event
         self._epoch = 0
 
-    def on_event(self, stage: str, **told: Any) -> None:
+    def on_event(self, stage: str, **told: Unpack[Told]) -> None:
         """Pass an event on, and log it where it is the first of an epoch with figures."""
         self._pass_on(stage, **told)
         epoch, figures = told.get("epoch"), told.get("metrics")

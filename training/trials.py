@@ -20,7 +20,7 @@ from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from imgcls.card import GRAPH_FILE, Preprocessing
 from imgcls.data import Dataset
 from imgcls.errors import ImgclsError
 from imgcls.files import scratch
+from imgcls.jobs import Told
 from imgcls.recipes import Recipe
 from imgcls.settings import get_settings
 
@@ -45,7 +46,6 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["training.fit", "training.trials"])
 
 State = Literal["complete", "pruned", "failed", "out_of_time"]
-Told = dict[str, Any]
 Listener = Callable[[str, Told], bool]
 """Gets every event of a trial, as `OnEvent` does; False stops the trial."""
 
@@ -164,7 +164,7 @@ def _work(
     get_settings.cache_clear()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def emit(stage: str, **told: Any) -> None:
+    def emit(stage: str, **told: Unpack[Told]) -> None:
         connection.send(("event", stage, told))
 
     with contextlib.suppress(BrokenPipeError):

@@ -1,14 +1,12 @@
 """`imgcls crop`: a dataset of what counts in the pictures, before training."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from imgcls.cli.options import Json
+from imgcls.cli.training_module import check_installed, run_module
 
 
 def crop(
@@ -37,19 +35,9 @@ def crop(
         imgcls crop faces/ --out people.zip
         imgcls train people.zip --pattern '{id}_{gender}_{rate}' --target rate
     """
-    from imgcls.errors import Conflict
-    from imgcls.jobs import can_train, python_path
-
-    if not can_train():
-        raise Conflict("A detector needs torch: install imgcls[train] first.")
+    check_installed("A detector needs torch")
     options = [f"--object={thing}", f"--weights={weights}", f"--score={score}"]
     options += [f"--margin={margin}", *([f"--detector={detector}"] if detector else [])]
     if json:
         options.append("--json")
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "training.crop", *options, "--", data, str(out)],
-        env=os.environ | {"PYTHONPATH": python_path()},
-        check=False,
-    )
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    run_module("training.crop", *options, "--", data, str(out))

@@ -1,17 +1,16 @@
 """`imgcls data findings`, `mislabelled` and `fix`: what is wrong with data, and what mends it."""
 
-import os
-import subprocess
-import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imgcls import console
+from imgcls.cli import options
 from imgcls.cli.data import open_data
 from imgcls.cli.options import Data, Json
+from imgcls.cli.training_module import check_installed, run_module
 from imgcls.files import write_atomic
 
 if TYPE_CHECKING:
@@ -23,13 +22,12 @@ _LISTED = 5
 Least = Annotated[
     float, typer.Option(min=0, max=1, help="Only findings with at least this confidence.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")]
 
 
 def findings(
     data: Data,
     min_confidence: Least = 0.0,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     json: Json = False,
 ) -> None:
     """Look for faults: copies, leaks between splits, contradicting labels, classes that are one.
@@ -53,7 +51,7 @@ def fix(
         Path | None, typer.Option(metavar="FILE", help="Make a new version by a reviewed list.")
     ] = None,
     min_confidence: Least = 0.9,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     json: Json = False,
 ) -> None:
     """Write what would mend a dataset as a list, or make a new version by such a list.
@@ -94,12 +92,9 @@ def mislabelled(
         str | None,
         typer.Option(metavar="NAME", help="Of the models; HOG and a linear head if not."),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated."),
-    ] = None,
+    changes: options.Changes = None,
     folds: Annotated[int, typer.Option(min=3, max=20, help="Models that judge.")] = 5,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     json: Json = False,
 ) -> None:
     """Look for wrong labels: models judge the images that they have not seen.
@@ -111,23 +106,14 @@ def mislabelled(
         imgcls data mislabelled photos --recipe linear-probe --set features.weights=r18.pth
         imgcls data fix photos --out fix.csv
     """
-    from imgcls.errors import Conflict
     from imgcls.findings.kept import kept
-    from imgcls.jobs import can_train, python_path
 
-    if not can_train():
-        raise Conflict("Models are needed to judge labels: install imgcls[train] first.")
+    check_installed("Models are needed to judge labels")
     with open_data(data, seed) as dataset:
         tag = dataset.tag
-    options = [f"--folds={folds}", f"--seed={seed}", *(f"--set={text}" for text in set_ or [])]
-    options += [f"--recipe={recipe}"] if recipe else []
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "training.mislabelled", *options, "--", tag],
-        env=os.environ | {"PYTHONPATH": python_path()},
-        check=False,
-    )
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    given = [f"--folds={folds}", f"--seed={seed}", *(f"--set={text}" for text in changes or [])]
+    given += [f"--recipe={recipe}"] if recipe else []
+    run_module("training.mislabelled", *given, "--", tag)
     _show(kept(tag), json)
 
 
@@ -164,9 +150,7 @@ def _write(data: str, out: Path, least: float, seed: int, json: bool) -> None:
 
 
 def _counts(rows: "list[FixRow]") -> list[str]:
-    counts: dict[str, int] = defaultdict(int)
-    for row in rows:
-        counts[row.action] += 1
+    counts = Counter(row.action for row in rows)
     return [f"  {action} {count:,}" for action, count in counts.items()]
 
 

@@ -50,6 +50,10 @@ Group = Annotated[
     str | None,
     typer.Option(metavar="FIELD", help="The field whose values divide the images into groups."),
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated."),
+]
 Name = Annotated[str | None, typer.Option(help="The model's name; the dataset's if left out.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the splits, where none are given.")]
 Baseline = Annotated[bool, typer.Option("--baseline", help="Protect the model from removal.")]
@@ -63,8 +67,6 @@ Track = Annotated[
         help="Keep the figures of the run in tensorboard or mlflow; may be repeated.",
     ),
 ]
-
-
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(help="Where images are read: on this machine, or on a Ray cluster."),

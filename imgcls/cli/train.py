@@ -40,10 +40,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A recipe in YAML instead.")
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated."),
-    ] = None,
+    changes: options.Changes = None,
     name: options.Name = None,
     pattern: options.Pattern = None,
     table: options.Table = None,
