@@ -19,6 +19,7 @@ DOCUMENTS = [
     README,
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
+    ROOT / "docs" / "recipes.md",
     ROOT / "docs" / "scale.md",
     ROOT / "benchmarks" / "README.md",
     ROOT / "loadtests" / "README.md",

@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -96,7 +95,9 @@ def cluster(engine: str, address: str | None) -> str | None:
     """The address of the Ray cluster, where one is asked for; `local` for one of our own."""
     if not on_ray(engine, address):
         return None
-    return address or os.environ.get("RAY_ADDRESS") or "local"
+    from imgcls.scale import address_or_default
+
+    return address_or_default(address)
 
 
 def scanner(engine: str, address: str | None) -> "Scanner":

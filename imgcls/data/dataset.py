@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgcls.card import DatasetLineage
+from imgcls.data.columns import positions
 from imgcls.data.entries import Kind
-from imgcls.data.index import positions, with_splits
+from imgcls.data.index import with_splits
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.url_reader import open_reader

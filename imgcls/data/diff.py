@@ -6,6 +6,7 @@ read from their indexes, so that the images of an old version need not be there 
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -144,7 +145,7 @@ def _paired(
     """Pairs of what is on both sides, and what is left of each."""
     pairs: list[tuple[_Row, _Row]] = []
     # The surest first: a file that stayed where it was, then one that moved, then a new picture.
-    for key in (_place_and_content, _content, _place):
+    for key in (attrgetter("path", "content"), attrgetter("content"), attrgetter("path")):
         waiting: defaultdict[Any, list[_Row]] = defaultdict(list)
         for row in sorted(before, reverse=True):
             waiting[key(row)].append(row)
@@ -155,18 +156,6 @@ def _paired(
         before = before - {old for old, _ in pairs}
         after = after - {new for _, new in pairs}
     return pairs, sorted(before), sorted(after)
-
-
-def _place_and_content(row: _Row) -> Any:
-    return row.path, row.content
-
-
-def _content(row: _Row) -> Any:
-    return row.content
-
-
-def _place(row: _Row) -> Any:
-    return row.path
 
 
 def _images(rows: list[_Row]) -> Images:

@@ -3,7 +3,6 @@
 Links to folders are not followed; links to files are, while their target lies under the root.
 """
 
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -12,6 +11,7 @@ from imgcls.data.entries import (
     NO_CRC,
     Budget,
     Listing,
+    fingerprint,
     is_litter,
     is_wanted,
     make_entries,
@@ -64,8 +64,8 @@ def list_folder(root: Path, budget: Budget) -> tuple[Listing, str]:
                 locations.append(os.fsencode(location))
                 numbers.append((0, info.st_size, info.st_size, 0, NO_CRC))
                 stamps.append(b"%s\0%d\0%d" % (os.fsencode(name), info.st_size, info.st_mtime_ns))
-    fingerprint = hashlib.blake2b(b"\n".join(sorted(stamps)), digest_size=20).hexdigest()
-    return make_listing("folder", make_entries(names, numbers, locations), others), fingerprint
+    entries = make_entries(names, numbers, locations)
+    return make_listing("folder", entries, others), fingerprint(stamps)
 
 
 def _inside(top: str, name: str) -> str | None:

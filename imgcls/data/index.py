@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from imgcls.data.columns import codes, positions
 from imgcls.data.entries import Entries
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS, Layout
@@ -188,8 +189,7 @@ def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
 def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
     """Codes of what every split should have its share of: classes, or bins of the target with
     about equally many images; in each group."""
-    encoded = index["group"].combine_chunks().dictionary_encode()
-    groups = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
+    groups = np.maximum(codes(index["group"]), 0)
     if labels:
         strata = positions(index["label"], labels)
     else:
@@ -198,25 +198,6 @@ def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
         edges = np.quantile(targets, np.linspace(0, 1, bins + 1)[1:-1])
         strata = np.searchsorted(edges, targets, side="right").astype(np.int64)
     return np.where(strata < 0, -1, strata + (strata.max() + 1) * groups)
-
-
-def positions(column: pa.ChunkedArray, values: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Where each text of a column stands in `values`; -1 for those that do not."""
-    found = pc.index_in(column, value_set=pa.array(values, pa.string())).fill_null(-1)
-    return np.asarray(found.to_numpy()).astype(np.int64)
-
-
-def brightness(index: pa.Table) -> npt.NDArray[np.float64]:
-    """Mean grey of each image, 0 to 255 (ITU-R BT.601); nan of those that cannot be read."""
-    weights = {"sum_r": 0.299, "sum_g": 0.587, "sum_b": 0.114}
-    grey = sum(weight * _floats(index[name]) for name, weight in weights.items())
-    mean: npt.NDArray[np.float64] = grey / (_floats(index["width"]) * _floats(index["height"]))
-    return mean
-
-
-def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = column.cast(pa.float64()).fill_null(float("nan")).to_numpy()
-    return values
 
 
 def write_index(index: pa.Table, path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imgcls.data.columns import codes, encoded
 from imgcls.data.pixelwise import CELLS
 
 Ints = npt.NDArray[np.int64]
@@ -107,18 +108,18 @@ def with_twins(index: pa.Table) -> pa.Table:
     """The index with its column `twins`: for pictures that look the same, one content hash."""
     pairs = find_twins(index)
     rows = np.unique(np.concatenate((pairs.first, pairs.second)))
-    contents = index["content_hash"].combine_chunks().dictionary_encode()
-    codes = contents.indices.fill_null(len(contents.dictionary)).to_numpy()
-    sorted_codes = pc.sort_indices(contents.dictionary).to_numpy().astype(np.int64)
+    code, contents = encoded(index["content_hash"])
+    code = np.where(code < 0, len(contents), code)
+    sorted_codes = pc.sort_indices(contents).to_numpy().astype(np.int64)
     rank = np.argsort(sorted_codes)
     # The least hash of each component, not that of its first path: splits depend on no name.
     root = components(len(index), pairs)[rows]
     least = np.full(len(index), len(rank))
-    np.minimum.at(least, root, rank[codes[rows]])
+    np.minimum.at(least, root, rank[code[rows]])
     twin = np.full(len(rank) + 1, -1)
-    twin[codes[rows]] = sorted_codes[least[root]]
-    chosen = twin[codes]
-    column = contents.dictionary.take(pa.array(chosen, mask=chosen < 0))
+    twin[code[rows]] = sorted_codes[least[root]]
+    chosen = twin[code]
+    column = contents.take(pa.array(chosen, mask=chosen < 0))
     return index.set_column(index.schema.get_field_index("twins"), index.field("twins"), column)
 
 
@@ -126,8 +127,7 @@ def _comparable(index: pa.Table) -> Ints:
     """Rows with cells, the first of each content."""
     there = pc.and_(index["error"].is_null(), index["cells"].is_valid())
     rows = np.flatnonzero(there.to_numpy())
-    content = index["content_hash"].combine_chunks().dictionary_encode().indices.fill_null(-1)
-    first = np.unique(content.to_numpy()[rows], return_index=True)[1]
+    first = np.unique(codes(index["content_hash"])[rows], return_index=True)[1]
     return rows[np.sort(first)]
 
 

@@ -4,7 +4,6 @@ It has what is needed of `Path`, so that a `Place` is either. Archives are read 
 lie; only lists of files travel. fsspec is imported when the first URL is met.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -13,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgcls.data import zips
 from imgcls.data.entries import (
     NO_CRC,
     Budget,
     Listing,
+    fingerprint,
     is_litter,
     is_wanted,
     make_entries,
@@ -29,9 +30,6 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 """Where file systems say that a file has changed, the surest first."""
 _BLOCK = 8 * 2**20
-_TAIL = 66_000
-"""Bytes at the end of a zip that hold its end records, its longest comment included."""
-_END, _END64 = b"PK\x05\x06", b"PK\x06\x06"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +122,9 @@ def list_url(url: Url, budget: Budget) -> tuple[Listing, str]:
                 names.append(name)
                 numbers.append((0, size, size, 0, NO_CRC))
                 stamps.append(f"{name}\0{size}\0{_mark(info)}".encode("utf-8", "surrogateescape"))
-    fingerprint = hashlib.blake2b(b"\n".join(sorted(stamps)), digest_size=20).hexdigest()
     places = [os.fsencode(name) for name in names]
     shown = [printable(name) for name in names]
-    return make_listing("folder", make_entries(shown, numbers, places), others), fingerprint
+    return make_listing("folder", make_entries(shown, numbers, places), others), fingerprint(stamps)
 
 
 def url_fingerprint(url: Url, budget: Budget) -> str | None:
@@ -181,21 +178,15 @@ def fetch_directory(url: Url, target: Path) -> None:
         files, path = url.opened()
         size = int(files.info(path)["size"] or 0)
         local.truncate(size)
-        start = max(0, size - _TAIL)
-        tail = files.cat_file(path, start=start, end=size)
-        at = tail.rfind(_END)
-        length = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
-        if length == 0xFFFFFFFF and (at := tail.rfind(_END64, 0, at)) >= 0:
-            length = int.from_bytes(tail[at + 40 : at + 48], "little")
-        missing = max(0, start + at - length) if at >= 0 else start
-        while missing < start:
-            local.seek(missing)
-            block = files.cat_file(path, start=missing, end=min(missing + _BLOCK, start))
-            if not block:
-                break
-            missing += local.write(block)
-        local.seek(start)
-        local.write(tail)
+
+        def read(count: int, at: int) -> bytes:
+            found: bytes = files.cat_file(path, start=at, end=min(at + count, size))
+            return found
+
+        at = zips.find_directory(read, size).start
+        local.seek(at)
+        while block := read(_BLOCK, at) if at < size else b"":
+            at += local.write(block)
 
 
 def _mark(info: dict[str, Any]) -> str:

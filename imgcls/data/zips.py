@@ -7,6 +7,8 @@ included. The data itself is read by `reader.py`.
 
 import os
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,9 +46,24 @@ _UNIX, _FILE_TYPE, _LINK = 3, 0o170000, 0o120000
 STORED, DEFLATED = 0, 8
 
 
+Read = Callable[[int, int], bytes]
+"""Bytes of an archive: how many, and from where on; fewer at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Where the list of files lies in an archive, and how many it names."""
+
+    start: int
+    length: int
+    count: int
+    before: int
+    """Bytes put before the archive, which its offsets do not know of."""
+
+
 def is_zip(fd: int) -> bool:
     """Whether the file ends as a zip archive does."""
-    return _find_end(fd) is not None
+    return _find_end(_reader(fd), os.fstat(fd).st_size) is not None
 
 
 def list_zip(fd: int, budget: Budget) -> Listing:
@@ -57,11 +74,14 @@ def list_zip(fd: int, budget: Budget) -> Listing:
         raise BadArchive("The zip archive is damaged: its list of files breaks off.") from err
 
 
-def _find_end(fd: int) -> tuple[int, bytes] | None:
+def _reader(fd: int) -> Read:
+    return lambda size, at: os.pread(fd, size, at)
+
+
+def _find_end(read: Read, size: int) -> tuple[int, bytes] | None:
     """Position and bytes of the end-of-central-directory record."""
-    size = os.fstat(fd).st_size
     start = max(0, size - _END.size - _MAX_COMMENT)
-    tail = os.pread(fd, size - start, start)
+    tail = read(size - start, start)
     at = len(tail)
     while (at := tail.rfind(b"PK\x05\x06", 0, at)) >= 0:
         record = tail[at : at + _END.size]
@@ -71,20 +91,23 @@ def _find_end(fd: int) -> tuple[int, bytes] | None:
     return None
 
 
-def _directory(fd: int) -> tuple[bytes, int, int]:
-    """The central directory, its number of entries, and the bytes put before the archive."""
-    found = _find_end(fd)
+def find_directory(read: Read, size: int) -> Directory:
+    """The central directory of an archive of `size` bytes. Raises `BadArchive`."""
+    found = _find_end(read, size)
     if found is None:
-        raise BadArchive("The file is not a zip archive, or it was cut short; pack it again.")
+        raise BadArchive(
+            "The file is not a zip or tar archive, or it was cut short; pack the image folder as "
+            ".zip, .tar or .tar.gz."
+        )
     end, record = found
     _, disk, first_disk, _, count, length, offset, _ = _END.unpack(record)
     tail = end
     if _U32 in (length, offset) or count == 0xFFFF:
         at = end - _END64_LOCATOR.size
-        locator = os.pread(fd, _END64_LOCATOR.size, at) if at >= 0 else b""
+        locator = read(_END64_LOCATOR.size, at) if at >= 0 else b""
         if locator[:4] == b"PK\x06\x07":
             for tail in (at - _END64.size, _END64_LOCATOR.unpack(locator)[2]):
-                record = os.pread(fd, _END64.size, tail) if 0 <= tail < end else b""
+                record = read(_END64.size, tail) if 0 <= tail < end else b""
                 if record[:4] == b"PK\x06\x06":
                     break
             else:
@@ -95,12 +118,13 @@ def _directory(fd: int) -> tuple[bytes, int, int]:
     before = tail - length - offset
     if before < 0:
         raise BadArchive("The zip archive is damaged: its list of files breaks off.")
-    return os.pread(fd, length, offset + before), count, before
+    return Directory(offset + before, length, count, before)
 
 
 def _list(fd: int, budget: Budget) -> Listing:
-    directory, count, before = _directory(fd)
-    records, starts = _records(directory, count)
+    where = find_directory(_reader(fd), os.fstat(fd).st_size)
+    directory = os.pread(fd, where.length, where.start)
+    records, starts = _records(directory, where.count)
     names = []
     for start, length in zip(starts.tolist(), records["name"].tolist(), strict=True):
         names.append(_decode(directory[start : start + length]))
@@ -128,7 +152,7 @@ def _list(fd: int, budget: Budget) -> Listing:
             others += 1
     rows = np.fromiter(found.values(), np.int64, len(found))
     _check_readable(names, records, rows)
-    columns = (offset + before, packed, size, records["method"], records["crc"])
+    columns = (offset + where.before, packed, size, records["method"], records["crc"])
     numbers = np.stack([np.asarray(column[rows], np.int64) for column in columns], axis=1)
     return make_listing("zip", make_entries(list(found), numbers), others)
 

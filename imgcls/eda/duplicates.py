@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.eda.statistics import codes
+from imgcls.data.columns import codes
 from imgcls.eda.types import DuplicateGroup, Duplicates
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.data.index import positions
+from imgcls.data.columns import positions
 from imgcls.data.layout import SPLITS
 from imgcls.eda.duplicates import LISTED, find_duplicates
 from imgcls.eda.histograms import Histograms

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.data.index import brightness, positions
+from imgcls.data.columns import brightness, codes, floats, positions
 from imgcls.eda.histograms import Histograms
 from imgcls.eda.types import GroupStats, Range, Rgb, Spread
 from imgcls.images import FORMATS
@@ -50,19 +50,12 @@ class Columns:
         self.aspect = self.width / np.maximum(self.height, 1)
         self.file_size = numbers("bytes")
         self.brightness = brightness(index)
-        blur = index["blur"].fill_null(float("nan")).to_numpy()
-        self.blur = np.asarray(blur).astype(np.float64)
+        self.blur = floats(index["blur"])
         self.sums = np.stack([numbers(f"sum_{c}") for c in "rgb"], axis=1)
         self.squares = np.stack([numbers(f"sumsq_{c}") for c in "rgb"], axis=1)
         self.format = positions(index["format"], FORMATS)
         # Contents as numbers: images with equal bytes have equal ones.
         self.content = codes(index["content_hash"])
-
-
-def codes(column: "pa.ChunkedArray") -> npt.NDArray[np.int64]:
-    """Equal numbers for equal values; -1 for null."""
-    encoded = column.combine_chunks().dictionary_encode()
-    return np.asarray(encoded.indices.fill_null(-1).to_numpy()).astype(np.int64)
 
 
 def group_stats(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from imgcls.data.columns import codes
 from imgcls.data.twins import SURE, Pairs, components, find_twins
 from imgcls.findings.types import LISTED, Finding, Fix, Kind
 
@@ -39,8 +40,7 @@ class Copies:
         index = dataset.index
         self._dataset = dataset
         readable = index["error"].is_null().to_numpy()
-        content = index["content_hash"].combine_chunks().dictionary_encode()
-        self._content = content.indices.fill_null(-1).to_numpy()
+        self._content = codes(index["content_hash"])
         self.groups = _groups(index, readable, self._content)
         self._paths = index["path"].to_pylist()
         self._labels = index["label" if dataset.task == "classification" else "target"].to_pylist()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
+from imgcls.data.columns import brightness, floats
 from imgcls.findings.types import Finding, Fix, Kind
 
 if TYPE_CHECKING:
@@ -41,15 +41,13 @@ def find_outliers(dataset: "Dataset") -> Iterator[Finding]:
 class _Looks:
     def __init__(self, index: "pa.Table") -> None:
         self.path = index["path"]
-        self.width = index["width"].to_numpy().astype(np.float64)
-        self.height = index["height"].to_numpy().astype(np.float64)
+        self.width, self.height = floats(index["width"]), floats(index["height"])
         pixels = (self.width * self.height)[:, None]
         mean = np.stack([index[f"sum_{c}"].to_numpy() for c in "rgb"], axis=1) / pixels
         squares = np.stack([index[f"sumsq_{c}"].to_numpy() for c in "rgb"], axis=1) / pixels
-        # ITU-R BT.601, as everywhere.
-        self.grey: Floats = mean @ np.array([0.299, 0.587, 0.114])
+        self.grey = brightness(index)
         self.spread: Floats = np.sqrt(np.maximum(squares - mean**2, 0)).max(axis=1)
-        self.blur: Floats = pc.fill_null(index["blur"], np.nan).to_numpy().astype(np.float64)
+        self.blur = floats(index["blur"])
 
     def findings(
         self, kind: Kind, confidence: Floats, facts: Floats, message: str, drop: bool = False

@@ -6,9 +6,9 @@ Ray only maps over chunks: what is done with one is `data.measure`, `offline.pre
 a graph, as on one machine. Ray is imported when a cluster is asked for; nothing else needs it.
 """
 
-from imgcls.scale.cluster import check_installed, connect
+from imgcls.scale.cluster import address_or_default, check_installed, connect
 from imgcls.scale.extracting import extract
 from imgcls.scale.measuring import RayScanner
 from imgcls.scale.predicting import predict
 
-__all__ = ["RayScanner", "check_installed", "connect", "extract", "predict"]
+__all__ = ["RayScanner", "address_or_default", "check_installed", "connect", "extract", "predict"]

@@ -32,6 +32,11 @@ def check_installed() -> None:
         )
 
 
+def address_or_default(address: str | None) -> str:
+    """The address, or what `RAY_ADDRESS` says; `local` for a cluster of our own."""
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 @contextmanager
 def connect(address: str | None = None) -> Iterator[None]:
     """Be connected to the cluster at `address`, or at `RAY_ADDRESS`, or to one of our own.
@@ -41,7 +46,7 @@ def connect(address: str | None = None) -> Iterator[None]:
     reached.
     """
     check_installed()
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address_or_default(address)
     _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
