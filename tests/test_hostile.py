@@ -1,19 +1,22 @@
 """A real service under hostile requests: each is refused, and good ones are answered meanwhile."""
 
 import concurrent.futures
+import io
 import itertools
 import os
 import random
 import shutil
 import socket
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
 from loadtests.hostile import (
     Attack,
@@ -31,6 +34,7 @@ from loadtests.hostile import (
 from loadtests.multipart import FORM_TYPE
 from tests.conftest import Server, start_server
 from tests.fakes import class_folders, jpeg, tiny_model
+from tests.hostile_archives import MB, add_zeros, claim_size, encrypt, million_empty
 
 COUNT = int(os.environ.get("HOSTILE_REQUESTS", "2000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "0"))
@@ -52,6 +56,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def workers(server: Server) -> set[int]:
     return {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+
+
+def memory(server: Server) -> int:
+    """Bytes that all processes of the service have in memory."""
+    family = [server.process.pid, *workers(server)]
+    return sum(psutil.Process(pid).memory_info().rss for pid in family)
 
 
 def label_of_a_good_picture(server: Server) -> str:
@@ -140,6 +150,53 @@ def test_damaged_archives_are_read_or_refused(server: Server, tmp_path: Path) ->
             assert answer.status_code in (200, 400), answer.text
     assert statuses[200]
     assert statuses[400]
+
+
+def test_hostile_archives_are_refused_by_name_in_little_memory(
+    server: Server, tmp_path: Path
+) -> None:
+    whole = Path(shutil.make_archive(str(tmp_path / "a"), "zip", class_folders(tmp_path / "c")))
+
+    def harmed(harm: Callable[[Path], None]) -> bytes:
+        path = Path(shutil.copy(whole, tmp_path / "harmed.zip"))
+        harm(path)
+        return path.read_bytes()
+
+    def add(name: str, data: bytes) -> Callable[[Path], None]:
+        def change(path: Path) -> None:
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.writestr(name, data)
+
+        return change
+
+    refused = {
+        "100 times its size": add_zeros,
+        "1,000,000 images are empty": million_empty,
+        "encrypted": encrypt,
+        "'../red/x.jpg' points outside": add("../red/x.jpg", jpeg()),
+        "'/etc/x.jpg' points outside": add("/etc/x.jpg", jpeg()),
+    }
+    before = memory(server)
+    with httpx.Client(base_url=server.url, timeout=120) as http:
+
+        def upload(harm: Callable[[Path], None]) -> httpx.Response:
+            return http.post("/upload", files={"archive": harmed(harm)}, data={"name": "harm"})
+
+        for why, harm in refused.items():
+            answer = upload(harm)
+            assert answer.status_code == 400, answer.text
+            assert why in answer.json()["message"]
+        assert not any(
+            row["tag"].startswith("harm:") for row in http.post("/datasets").json()["datasets"]
+        )
+        png = io.BytesIO()
+        Image.new("RGB", (12, 10)).save(png, "PNG")
+        huge = claim_size(png.getvalue(), "PNG")
+        for name, data in [("red/huge.png", huge), ("red/inner.zip.jpg", whole.read_bytes())]:
+            answer = upload(add(name, data))
+            assert answer.json()["unreadable"] == 1, answer.text
+    assert label_of_a_good_picture(server) == "green"
+    assert memory(server) - before < 800 * MB
 
 
 def test_json_is_read_up_to_a_mebibyte(server: Server) -> None:

@@ -5,6 +5,7 @@ Immutable. Where datasets are kept is `store.py`'s business; what is in an image
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,6 @@ import pyarrow.compute as pc
 from imgcls.card import DatasetLineage
 from imgcls.data.columns import positions
 from imgcls.data.entries import Kind
-from imgcls.data.index import with_splits
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.url_reader import open_reader
@@ -42,7 +42,8 @@ class Dataset:
         labelling: Labelling = FOLDERS,
         group: str | None = None,
     ) -> None:
-        """`index` as stored, without splits; of it the images of `group`, where that is given.
+        """`index` with the splits by `seed` (`index.with_splits`); of it the images of `group`,
+        where that is given.
 
         Raises `BadDataset` where the source is gone, `BadArgument` for a group that is not there.
         """
@@ -53,13 +54,13 @@ class Dataset:
         self.seed = seed
         self.labelling, self.group = labelling, group
         self.kind, self.path = kind, path
-        self._stored = index
+        self._whole = index
         self.groups: list[str] = []
         """The values of the field that divides the images into groups, sorted."""
         if labelling.group is not None:
             self.groups = sorted(index["group"].unique().to_pylist())
-        # Splits first: a group has the same ones by itself and among the others.
-        self.index: pa.Table = _only(with_splits(index, self.labels, seed), group, self)
+        # The splits are those of all: a group has the same ones by itself and among the others.
+        self.index: pa.Table = _only(index, group, self)
         """Columns: path, label, split, given_split, format, width, height, bytes, content_hash,
         phash, sum_r, sum_g, sum_b, sumsq_r, sumsq_g, sumsq_b, error, where the bytes lie, target,
         weight, group, blur, cells, twins."""
@@ -69,12 +70,8 @@ class Dataset:
         else:
             self._targets = positions(self.index["label"], self.labels)
         readable = self.index["error"].is_null().to_numpy()
-        split = self.index["split"].to_numpy()
-        self._rows = {name: np.flatnonzero(readable & (split == name)) for name in SPLITS}
-        self._places = [
-            self.index[name].to_pylist()
-            for name in ("offset", "packed", "size", "method", "crc", "location")
-        ]
+        at = positions(self.index["split"], SPLITS)
+        self._rows = {name: np.flatnonzero(readable & (at == n)) for n, name in enumerate(SPLITS)}
         self._reader = open_reader(kind, path)
 
     def __len__(self) -> int:
@@ -125,6 +122,11 @@ class Dataset:
     def where(self, row: int) -> tuple[Any, ...]:
         """Where the bytes of a row lie: what `Reader.read` takes."""
         return tuple(column[row] for column in self._places)
+
+    @cached_property
+    def _places(self) -> list[list[Any]]:
+        names = ("offset", "packed", "size", "method", "crc", "location")
+        return [self.index[name].to_pylist() for name in names]
 
     def name(self, row: int) -> str:
         """The path of a row's file inside the source."""
@@ -212,7 +214,7 @@ class Dataset:
         args = (
             self.tag,
             self.labels,
-            self._stored,
+            self._whole,
             self.kind,
             self.path,
             self.seed,

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgcls.data.columns import codes, positions
+from imgcls.data.columns import codes, encoded, positions
 from imgcls.data.entries import Entries
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS, Layout
@@ -178,10 +178,9 @@ def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
     """The index with a `split` column behind `label`, in place of the given splits."""
     strata = _strata(index, labels)
     given = positions(index["given_split"], SPLITS)
-    readable = index["error"].is_null().to_pylist()
-    alike = pc.coalesce(index["twins"], index["content_hash"]).to_pylist()
-    hashes = [value if good else None for value, good in zip(alike, readable, strict=True)]
-    assigned = assign_splits(strata, given, hashes, seed)
+    picture, hashes = encoded(pc.coalesce(index["twins"], index["content_hash"]))
+    picture[index["error"].is_valid().to_numpy()] = -1
+    assigned = assign_splits(strata, given, picture, hashes.to_pylist(), seed)
     column = pa.array(SPLITS, pa.string()).take(pa.array(assigned))
     return index.add_column(2, pa.field("split", pa.string(), nullable=False), column)
 
@@ -201,7 +200,8 @@ def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def write_index(index: pa.Table, path: Path) -> None:
-    """As Parquet, flushed to disk; the caller publishes it by its own marker."""
+    """As Parquet without splits, flushed to disk; the caller publishes it by its own marker."""
+    index = index.select(SCHEMA.names)
     with path.open("xb") as file:
         pq.write_table(
             index,

@@ -62,11 +62,8 @@ def open_dataset(
         table, name = text, name or Path(text).stem
         source = Path(os.path.abspath(text)).parent
     rows = None if table is None else Path(table)
-    folder, entry = store.add_entry(
-        place(source), name, False, seed, progress, labelling, rows, scanner
-    )
+    added = store.add_entry(place(source), name, False, seed, progress, labelling, rows, scanner)
     with contextlib.suppress(FileNotFoundError):
-        return open_entry(folder, entry, seed, group)
-    return store.open(
-        entry.summary.tag, seed=seed, group=group
-    )  # replaced meanwhile, by the same content
+        return open_entry(added.folder, added.entry, seed, group, added.index)
+    # Replaced meanwhile, by the same content.
+    return store.open(added.entry.summary.tag, seed=seed, group=group)

@@ -119,7 +119,8 @@ def _open_url(url: Url, unpacked: Path) -> Source:
             fetch_directory(url, copy)
         found = open_source(copy, unpacked)
     except BadArchive as err:
-        raise BadArchive(err.message.replace(copy.name, url.name)) from err
+        told = err.message.replace(copy.name, url.name)
+        raise BadArchive(told if url.name in told else f"{url.name}: {told}") from err
     finally:
         copy.unlink(missing_ok=True)
     data = found.data if found.data == unpacked else url

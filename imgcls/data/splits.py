@@ -19,27 +19,27 @@ SHARES = {TEST: 0.15, VAL: 0.10}
 def assign_splits(
     labels: npt.NDArray[np.int64],
     given: npt.NDArray[np.int64],
-    hashes: Sequence[str | None],
+    picture: npt.NDArray[np.int64],
+    hashes: Sequence[str],
     seed: int,
 ) -> npt.NDArray[np.int64]:
     """Split codes (0 train, 1 val, 2 test) of `[n]` images.
 
-    `labels` are class codes; `given` holds split codes, -1 where no folder states one; `hashes`
-    are content hashes, one for all pictures that look the same, None for images that could not be
-    read: those stay in `train`, or where they were given.
+    `labels` are class codes; `given` holds split codes, -1 where no folder states one; `picture`
+    says which of the content hashes `hashes` each image has, one for all pictures that look the
+    same, -1 for images that could not be read: those stay in `train`, or where they were given.
 
     A class with three different images or more has one in every split; with two, the second goes
     to `test` where that is missing, else to `val`; a single one trains.
     """
     splits = np.where(given < 0, TRAIN, given)
-    readable = np.array([value is not None for value in hashes], dtype=bool)
+    readable = picture >= 0
     missing = [code for code in (TEST, VAL) if not (given[readable] == code).any()]
     pool = np.flatnonzero(readable & (splits == TRAIN))
     if not missing or not len(pool):
         return splits
-    numbers: dict[str | None, int] = {}
-    groups = np.array([numbers.setdefault(hashes[row], len(numbers)) for row in pool.tolist()])
-    names = [str(name) for name in numbers]
+    there, groups = np.unique(picture[pool], return_inverse=True)
+    names = [hashes[number] for number in there.tolist()]
     sizes = np.bincount(groups)
     # An image under two labels is one group still: it follows the first of its classes.
     owner = np.full(len(names), labels.max() + 1)
@@ -75,6 +75,8 @@ def _carve(
     wanted = {code: max(1, round(SHARES[code] * images)) for code in missing[: len(members) - 1]}
     left = len(members)
     for group in members.tolist():
+        if not any(wanted.values()):
+            break
         for code in wanted:
             if sizes[group] <= wanted[code] and left > 1:
                 chosen[group] = code

@@ -5,6 +5,7 @@ What it keeps stands on a shelf, see `shelf.py`; this is how it gets there, and 
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,14 @@ from imgcls.files import locked, scratch, sweep
 from imgcls.settings import get_settings
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    folder: Path
+    entry: Entry
+    index: pa.Table | None = None
+    """With its splits, where it was made just now."""
+
+
 class DatasetStore:
     """An empty store is the normal first state. Several processes may use one store."""
 
@@ -72,7 +81,7 @@ class DatasetStore:
         labelling that does not fit.
         """
         added = self.add_entry(path, name, move, seed, progress, labelling, table, scanner)
-        return added[1].summary
+        return added.entry.summary
 
     def list(self) -> list[DatasetSummary]:
         """All datasets, newest first. Never raises: what cannot be read is left out."""
@@ -143,8 +152,8 @@ class DatasetStore:
         labelling: Labelling = FOLDERS,
         table: Path | None = None,
         scanner: Scanner = scan,
-    ) -> tuple[Path, Entry]:
-        """`add`, and the folder of the entry."""
+    ) -> Added:
+        """`add`, and what it took to know that."""
         path = place(path)
         if not path.exists():
             raise BadDataset(f"There is no file or folder {path}; check the path.")
@@ -155,7 +164,7 @@ class DatasetStore:
         rows = None if table is None else read_table(table, csv_only=move)
         asked = labelling = _resolved(labelling, rows)
         if not move and (known := self._shelf.known(path, name, asked)) is not None:
-            return known
+            return Added(*known)
         sweep(self.root, ".pass-")
         with scratch(self.root, ".tmp-") as work:
             unique = uuid4().hex[:12]
@@ -166,9 +175,11 @@ class DatasetStore:
             if not move:
                 scanner = partial(scanner, journal=journal)
             index, ignored = index_source(source, progress, labelling, rows, scanner)
+            labels = class_names(index, labelling)
+            index = with_splits(index, labels, seed)
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
-                summary=_summary(name, source.kind, index, ignored, seed, labelling),
+                summary=_summary(name, source.kind, index, ignored, labels, labelling),
                 source=str(path),
                 fingerprint=source.fingerprint,
                 index=f"index-{unique}.parquet",
@@ -184,7 +195,7 @@ class DatasetStore:
             journal.unlink(missing_ok=True)
             if move:
                 Path(entry.source).unlink(missing_ok=True)
-            return folder, entry
+            return Added(folder, entry, index)
 
     def add_fixed(self, tag: str, rows: Sequence[FixRow], *, seed: int = 0) -> DatasetSummary:
         """A new version of a stored dataset: the same images, the index mended by a list of fixes.
@@ -201,6 +212,8 @@ class DatasetStore:
                 raise lost(before) from err
             was = before.summary
             index = apply_fixes(index, was.labelling, rows)
+            labels = class_names(index, was.labelling)
+            index = with_splits(index, labels, seed)
             mark = {"fix": fix_hash(rows, was.labelling.fix)}
             labelling = was.labelling.model_copy(update=mark)
             name, unique = was.tag.partition(":")[0], uuid4().hex[:12]
@@ -210,7 +223,7 @@ class DatasetStore:
                 link(folder / before.archive, work / archive)
             entry = before.model_copy(
                 update={
-                    "summary": _summary(name, was.source, index, was.ignored, seed, labelling),
+                    "summary": _summary(name, was.source, index, was.ignored, labels, labelling),
                     "index": f"index-{unique}.parquet",
                     "archive": archive,
                     "fixed": was.tag,
@@ -230,9 +243,19 @@ class DatasetStore:
         return None if entry.fixed is None else (entry.fixed, read_csv(folder / FIXES_FILE))
 
 
-def open_entry(folder: Path, entry: Entry, seed: int, group: str | None = None) -> Dataset:
-    """Without asking whether the source is unchanged. Raises `FileNotFoundError`, `BadDataset`."""
-    index = read_index(folder / entry.index)
+def open_entry(
+    folder: Path,
+    entry: Entry,
+    seed: int,
+    group: str | None = None,
+    index: pa.Table | None = None,
+) -> Dataset:
+    """Without asking whether the source is unchanged; `index` with its splits, where it is known.
+
+    Raises `FileNotFoundError`, `BadDataset`.
+    """
+    if index is None:
+        index = with_splits(read_index(folder / entry.index), entry.summary.labels, seed)
     data = folder / entry.archive if entry.archive else place(entry.source)
     summary = entry.summary
     return Dataset(
@@ -262,15 +285,18 @@ def _with_metadata(labelling: Labelling, source: Source) -> tuple[Labelling, Tab
 
 
 def _summary(
-    name: str, kind: Kind, index: pa.Table, ignored: int, seed: int, labelling: Labelling
+    name: str,
+    kind: Kind,
+    index: pa.Table,
+    ignored: int,
+    labels: Sequence[str],
+    labelling: Labelling,
 ) -> DatasetSummary:
-    labels = class_names(index, labelling)
-    readable = pc.is_null(index["error"])
-    splits = with_splits(index, labels, seed)["split"].filter(readable)
+    splits = index["split"].filter(pc.is_null(index["error"]))
     groups = index["group"].drop_null().unique().to_pylist()
     return DatasetSummary(
         tag=f"{name}:{content_version(index, labelling)}",
-        labels=labels,
+        labels=list(labels),
         images=len(splits),
         unreadable=len(index) - len(splits),
         ignored=ignored,

@@ -29,8 +29,8 @@ def profile(dataset: "Dataset") -> Profile:
     if dataset.task == "classification":
         labels = sorted(dataset.index["label"].unique().to_pylist())
     cells = _cells(dataset, labels)
-    split_of = dataset.index["split"].to_numpy()
-    by_split = {split: np.flatnonzero(split_of == split) for split in SPLITS}
+    split_of = positions(dataset.index["split"], SPLITS)
+    by_split = {split: np.flatnonzero(split_of == at) for at, split in enumerate(SPLITS)}
     by_class = {label: np.concatenate([cells[s][label] for s in SPLITS]) for label in labels}
     return Profile(
         tag=dataset.tag,

@@ -16,6 +16,7 @@ from imgcls.data.entries import Budget
 from imgcls.data.tars import list_tar
 from imgcls.data.zips import list_zip
 from imgcls.errors import BadArchive, BadDataset, BrokenImage
+from tests.hostile_archives import encrypt
 
 
 def big_budget():
@@ -149,10 +150,7 @@ def test_links_in_a_zip_are_left_out(pets, zip_of):
 
 def test_an_encrypted_zip_is_refused(pets, zip_of):
     path = zip_of(pets)
-    data = bytearray(path.read_bytes())
-    at = data.find(b"PK\x01\x02")
-    data[at + 8] |= 1
-    path.write_bytes(data)
+    encrypt(path)
     with pytest.raises(BadArchive, match="encrypted"):
         open_dataset(path)
 

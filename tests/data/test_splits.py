@@ -16,13 +16,20 @@ def hashes(count, start=0):
     ]
 
 
+def assign(labels, given, names, seed):
+    """Splits of images by content hash; None for one that could not be read."""
+    known = sorted({name for name in names if name is not None})
+    picture = np.array([-1 if name is None else known.index(name) for name in names])
+    return assign_splits(labels, given, picture, known, seed)
+
+
 def none_given(count):
     return np.full(count, -1)
 
 
 def test_nothing_given_makes_75_10_15_in_every_class():
     labels = np.repeat([0, 1, 2], [1000, 200, 40])
-    splits = assign_splits(labels, none_given(1240), hashes(1240), 0)
+    splits = assign(labels, none_given(1240), hashes(1240), 0)
     for label, size in enumerate([1000, 200, 40]):
         counts = Counter(splits[labels == label].tolist())
         val, test = round(size * 0.10), round(size * 0.15)
@@ -34,7 +41,7 @@ def test_only_the_missing_split_is_carved_out_of_train(missing):
     other = VAL + TEST - missing
     given = np.repeat([TRAIN, other], [200, 50])
     labels = np.tile([0, 1], 125)
-    splits = assign_splits(labels, given, hashes(250), 0)
+    splits = assign(labels, given, hashes(250), 0)
     assert (splits[200:] == other).all()
     carved = round(200 * SHARES[missing])
     assert Counter(splits[:200].tolist()) == {TRAIN: 200 - carved, missing: carved}
@@ -42,27 +49,27 @@ def test_only_the_missing_split_is_carved_out_of_train(missing):
 
 def test_splits_that_are_all_given_are_kept():
     given = np.array([TRAIN, VAL, TEST] * 10)
-    assert (assign_splits(np.tile([0, 1], 15), given, hashes(30), 0) == given).all()
+    assert (assign(np.tile([0, 1], 15), given, hashes(30), 0) == given).all()
 
 
 def test_the_choice_depends_on_seed_and_content_and_not_on_order():
     labels, names = np.tile([0, 1], 100), hashes(200)
-    first = assign_splits(labels, none_given(200), names, 0)
+    first = assign(labels, none_given(200), names, 0)
     order = np.random.default_rng(0).permutation(200)
-    again = assign_splits(labels[order], none_given(200), [names[i] for i in order], 0)
+    again = assign(labels[order], none_given(200), [names[i] for i in order], 0)
     assert (again == first[order]).all()
-    assert (assign_splits(labels, none_given(200), names, 1) != first).any()
+    assert (assign(labels, none_given(200), names, 1) != first).any()
 
 
 @pytest.mark.parametrize("size", range(3, 12))
 def test_three_images_are_enough_for_a_place_in_every_split(size):
     labels = np.repeat([0, 1], [size, 50])
-    splits = assign_splits(labels, none_given(size + 50), hashes(size + 50), size)
+    splits = assign(labels, none_given(size + 50), hashes(size + 50), size)
     assert set(splits[labels == 0].tolist()) == {TRAIN, VAL, TEST}
 
 
 def test_train_comes_first_where_there_are_too_few():
-    splits = assign_splits(np.array([0, 1, 1]), none_given(3), hashes(3), 0)
+    splits = assign(np.array([0, 1, 1]), none_given(3), hashes(3), 0)
     assert splits[0] == TRAIN
     assert sorted(splits[1:].tolist()) == [TRAIN, TEST]
 
@@ -71,7 +78,7 @@ def test_copies_stay_together_also_across_classes():
     names = hashes(40) * 3
     labels = np.tile([0, 1, 0], 40)
     for seed in range(5):
-        splits = assign_splits(labels, none_given(120), names, seed)
+        splits = assign(labels, none_given(120), names, seed)
         assert all(len(set(splits[n::40].tolist())) == 1 for n in range(40))
 
 
@@ -79,19 +86,19 @@ def test_a_crowd_of_copies_does_not_fill_the_test_split():
     names = hashes(1) * 90 + hashes(30, start=1)
     labels = np.repeat([0], 120)
     for seed in range(20):
-        splits = assign_splits(labels, none_given(120), names, seed)
+        splits = assign(labels, none_given(120), names, seed)
         assert splits[0] == TRAIN
         assert Counter(splits.tolist())[TEST] in range(1, 19)
 
 
 def test_pairs_of_copies_still_reach_every_split():
     names = [name for name in hashes(4) for _ in range(2)]
-    splits = assign_splits(np.zeros(8, int), none_given(8), names, 0)
+    splits = assign(np.zeros(8, int), none_given(8), names, 0)
     assert set(splits.tolist()) == {TRAIN, VAL, TEST}
 
 
 def test_unreadable_images_take_no_place():
     names = [None] * 10 + hashes(20)
-    splits = assign_splits(np.zeros(30, int), none_given(30), names, 0)
+    splits = assign(np.zeros(30, int), none_given(30), names, 0)
     assert (splits[:10] == TRAIN).all()
     assert Counter(splits[10:].tolist()) == {TRAIN: 15, VAL: 2, TEST: 3}

@@ -77,7 +77,6 @@ def test_a_url_is_the_dataset_that_is_behind_it(
 def test_a_large_directory_of_a_zip_is_fetched_whole(
     pets: Any, zip_of: Any, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(urls, "_TAIL", 100)
     monkeypatch.setattr(urls, "_BLOCK", 64)
     source = zip_of(pets)
     with open_dataset(source) as here, open_dataset(put(memory, source, "p.zip")) as there:
