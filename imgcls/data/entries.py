@@ -78,7 +78,8 @@ class Listing:
 
 def make_listing(kind: Kind, entries: Entries, others: int) -> Listing:
     """From the files for which `is_wanted` is true, images and metadata together."""
-    metadata = np.array([is_metadata(name) for name in entries.names], bool)
+    metadata = np.array([name.endswith(_METADATA) for name in entries.names], bool)
+    metadata[metadata] = [is_metadata(entries.names[row]) for row in np.flatnonzero(metadata)]
     if not metadata.any():
         return Listing(kind, entries, others, entries.take(slice(0, 0)))
     rest = entries.take(np.flatnonzero(metadata))
@@ -114,6 +115,16 @@ def is_wanted(name: str) -> bool:
     return is_image(name) or is_metadata(name)
 
 
+def wanted_among(names: list[str]) -> npt.NDArray[np.bool_]:
+    """`is_wanted` of each."""
+    suffixes = [name[name.rfind(".") :] for name in names]
+    images = {suffix for suffix in set(suffixes) if is_image(suffix)}
+    found = (
+        suffix in images or is_metadata(name) for suffix, name in zip(suffixes, names, strict=True)
+    )
+    return np.fromiter(found, bool, len(names))
+
+
 def is_litter(name: str) -> bool:
     """Files that operating systems leave behind, and everything hidden."""
     if name.startswith(".") or "/." in name:
@@ -121,6 +132,14 @@ def is_litter(name: str) -> bool:
     if "__MACOSX" in name and "__MACOSX" in name.split("/"):
         return True
     return name.endswith(("b", "B", "i", "I")) and name.rpartition("/")[2].lower() in _LITTER
+
+
+def litter_among(names: list[str]) -> npt.NDArray[np.bool_]:
+    """`is_litter` of each."""
+    text = "\n".join(["", *names]).lower()
+    if not any(mark in text for mark in ("\n.", "/.", "__macosx", *_LITTER)):
+        return np.zeros(len(names), bool)
+    return np.array([is_litter(name) for name in names], bool)
 
 
 def safe_name(name: str) -> str:

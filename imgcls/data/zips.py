@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from imgcls.data.entries import (
     Budget,
     Listing,
-    is_litter,
-    is_wanted,
+    litter_among,
     make_entries,
     make_listing,
     safe_names,
+    wanted_among,
 )
 from imgcls.errors import BadArchive
 
@@ -125,10 +126,7 @@ def _list(fd: int, budget: Budget) -> Listing:
     where = find_directory(_reader(fd), os.fstat(fd).st_size)
     directory = os.pread(fd, where.length, where.start)
     records, starts = _records(directory, where.count)
-    names = []
-    for start, length in zip(starts.tolist(), records["name"].tolist(), strict=True):
-        names.append(_decode(directory[start : start + length]))
-    names = safe_names(names)
+    names = safe_names(_names(directory, starts, records["name"]))
     packed, size, offset = (records[key].astype(np.int64) for key in ("packed", "size", "offset"))
     for row in np.flatnonzero(np.maximum(np.maximum(packed, size), offset) == _U32).tolist():
         start = int(starts[row]) + int(records["name"][row])
@@ -139,17 +137,11 @@ def _list(fd: int, budget: Budget) -> Listing:
     files = np.array([name[-1:] != "/" for name in names], bool)
     budget.spend_all(size[files])
     links = (records["system"] == _UNIX) & ((records["external"] >> 16) & _FILE_TYPE == _LINK)
-    others = 0
-    found: dict[str, int] = {}
-    for row in np.flatnonzero(files & ~links).tolist():
-        name = names[row]
-        if is_litter(name):
-            continue
-        if is_wanted(name):
-            # A name given twice: the later one counts, as it would after unpacking.
-            found[name] = row
-        else:
-            others += 1
+    files &= ~links & ~litter_among(names)
+    wanted = wanted_among(names)
+    others = int((files & ~wanted).sum())
+    # A name given twice: the later one counts, as it would after unpacking.
+    found = {names[row]: row for row in np.flatnonzero(files & wanted).tolist()}
     rows = np.fromiter(found.values(), np.int64, len(found))
     _check_readable(names, records, rows)
     columns = (offset + where.before, packed, size, records["method"], records["crc"])
@@ -159,17 +151,35 @@ def _list(fd: int, budget: Budget) -> Listing:
 
 def _records(directory: bytes, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """The fixed parts of all entries, and where their names begin."""
-    fixed, starts, position = [], [], 0
+    fixed, position = [], 0
+    size, unpack = _CENTRAL.itemsize, _LENGTHS.unpack_from
     for _ in range(count):
-        name, extra, comment = _LENGTHS.unpack_from(directory, position + _LENGTHS_AT)
-        start = position + _CENTRAL.itemsize
-        fixed.append(directory[position:start])
-        starts.append(start)
-        position = start + name + extra + comment
-    records = np.frombuffer(b"".join(fixed), _CENTRAL)
-    if position > len(directory) or (records["signature"] != b"PK\x01\x02").any():
+        fixed.append(position)
+        name, extra, comment = unpack(directory, position + _LENGTHS_AT)
+        position += size + name + extra + comment
+    if position > len(directory):
         raise BadArchive("The zip archive is damaged: its list of files breaks off.")
-    return records, np.array(starts, np.int64)
+    starts = np.array(fixed, np.int64)
+    if not count:
+        return np.empty(0, _CENTRAL), starts
+    windows = sliding_window_view(np.frombuffer(directory, np.uint8), size)
+    records = windows[starts].view(_CENTRAL)[:, 0]
+    if (records["signature"] != b"PK\x01\x02").any():
+        raise BadArchive("The zip archive is damaged: its list of files breaks off.")
+    return records, starts + size
+
+
+def _names(
+    directory: bytes, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.uint16]
+) -> list[str]:
+    ends = (starts + lengths).tolist()
+    raw = [directory[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
+    text = b"\n".join(raw)
+    # All at once, unless something in one of them asks for more.
+    odd = any(mark in text for mark in (b"\0", b"\\")) or text.count(b"\n") >= len(raw)
+    if text.isascii() and not odd:
+        return text.decode("ascii").split("\n")
+    return [_decode(name) for name in raw]
 
 
 def _check_readable(

@@ -74,7 +74,7 @@ def group_stats(
     return GroupStats(
         images=count,
         unreadable=len(rows) - count,
-        duplicates=count - len(np.unique(columns.content[good])),
+        duplicates=count - int(np.count_nonzero(np.bincount(columns.content[good]))),
         pixels=Range.of(columns.pixels[good]),
         width=Range.of(columns.width[good]),
         height=Range.of(columns.height[good]),

@@ -29,8 +29,7 @@ class Preset:
     """What it does, in a line."""
     good_for: str
     cost: str
-    """On two cores, in words; where it gives seconds, they were measured on pets32 (2,700 photos of
-    32 px for training)."""
+    """On two cores, in words; docs/recipes.md has what was measured on some thousand photos."""
     recipe: Recipe
     task: str = "classification"
 
