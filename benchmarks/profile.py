@@ -16,10 +16,10 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -85,8 +85,8 @@ def make(source: Path, target: Path, images: int) -> None:
 
 
 def _race(work: Path, images: int) -> dict[str, float]:
-    slow, _ = _run("loop", work)
-    quick, peak = _run("imgcls", work)
+    slow, quick = _run("loop", work), _run("imgcls", work)
+    peak = _peak(work)
     return {
         "images": images,
         "loop_s": slow["wall"],
@@ -99,30 +99,32 @@ def _race(work: Path, images: int) -> dict[str, float]:
     }
 
 
-def _run(who: str, work: Path) -> tuple[dict[str, Any], float]:
-    """What a process of one side measured, and the peak of its memory and its children's."""
-    environment = os.environ | {"BENTOML_HOME": str(work / "home"), "IMGCLS_HOME": ""}
-    result = work / f"{who}.json"
-    result.with_suffix(".timed").unlink(missing_ok=True)
-    peak = 0.0
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.profile", who, str(work), str(result)], env=environment
-    ) as process:
-        done = threading.Event()
+def _run(who: str, work: Path) -> dict[str, Any]:
+    """What a process of one side measured."""
+    with _started(who, work) as process:
+        if process.wait():
+            raise SystemExit(f"{who} failed.")
+    return json.loads((work / f"{who}.json").read_text())
 
-        def watch() -> None:
-            nonlocal peak
-            while not done.wait(0.05) and not result.with_suffix(".timed").exists():
-                peak = max(peak, sum(map(_memory, _tree(process.pid))))
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        code = process.wait()
-        done.set()
-        watcher.join()
-    if code:
-        raise SystemExit(f"{who} failed.")
-    return json.loads(result.read_text()), peak
+def _peak(work: Path) -> float:
+    """Most bytes that imgcls and its children have in memory: in a run of its own, since looking
+    takes time of a core and holds up whoever is looked at."""
+    peak, timed = 0.0, work / "imgcls.timed"
+    timed.unlink()
+    with _started("imgcls", work) as process:
+        while process.poll() is None and not timed.exists():
+            peak = max(peak, sum(map(_memory, _tree(process.pid))))
+            time.sleep(0.05)
+    return peak
+
+
+def _started(who: str, work: Path) -> subprocess.Popen[bytes]:
+    shutil.rmtree(work / "home", ignore_errors=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.profile", who, str(work), str(work / f"{who}.json")],
+        env=os.environ | {"BENTOML_HOME": str(work / "home"), "IMGCLS_HOME": ""},
+    )
 
 
 def _tree(process: int) -> Iterator[int]:

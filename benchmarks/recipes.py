@@ -66,14 +66,19 @@ CASES = {
             "efficientnet-b0",
             "clothing",
             {
-                "image_size": 96,
+                "image_size": 64,
                 "network.weights": "none",
                 "network.train": "whole",
-                "epochs": 15,
+                "network.body_lr": 1,
+                "epochs": 12,
             },
         ),
         Case("resnet50v2", "clothing", {"image_size": 64, "epochs": 6}),
-        Case("cnn6", "clothing", {"image_size": 96, "network.dense": 512}),
+        Case(
+            "cnn6",
+            "clothing",
+            {"image_size": 96, "network.dense": 512, "batch_size": 32, "schedule.decay": 0.8},
+        ),
         Case(
             "score",
             "turned",

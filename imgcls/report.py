@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgcls.card import Metrics, ModelCard, RegressionMetrics
 from imgcls.errors import BadModel, NotFound
-from imgcls.page import data_url, document, table, tile
+from imgcls.page import data_url, document, table, text, tile
 
 REPORT_DIR = "report"
 MISTAKES_FILE = "mistakes.json"
@@ -190,9 +190,9 @@ def _mistakes(folder: Path, card: ModelCard) -> str:
     if not found:
         return "<h2>Worst mistakes</h2><p>There are none.</p>"
     shown = "".join(
-        f'<figure><img alt="" src="{picture}"><figcaption><b>{html.escape(one.answer)}</b>'
+        f'<figure><img alt="" src="{picture}"><figcaption><b>{text(one.answer)}</b>'
         + ("" if one.probability is None else f" {one.probability:.2f}")
-        + f"<br>is {html.escape(one.truth)}<br><small>{html.escape(one.image)}</small>"
+        + f"<br>is {text(one.truth)}<br><small>{text(one.image)}</small>"
         "</figcaption></figure>"
         for one, picture in zip(found, pictures, strict=True)
     )

@@ -51,24 +51,25 @@ def statistics(stack: Pixels) -> Figures:
     """Of `uint8 [n, H, W, 3]`, contiguous."""
     _, height, width, _ = stack.shape
     small = height <= _STRIP and height * width <= _SMALL
-    bands, squares = _small(stack) if small else _large(stack)
+    values: npt.NDArray[Any] = stack.astype(np.float32) if small else stack
+    bands, squares = _small(values) if small else _large(stack)
     sums = _by_channel(np.add.reduce(bands, axis=1))
     if height < _ROWS:  # a cell needs a row of its own: low pictures are stretched
         bands = stack[:, _edges(height)[:-1]].astype(np.float64).reshape(bands.shape)
     cells = _cells(bands)
     heights = np.maximum(np.diff(_edges(height)), 1)[:, None] * 1000.0
     grey = np.rint(cells / heights).astype(np.uint8).reshape(len(stack), CELLS)
-    return Figures(sums, _by_channel(squares), _dhash(cells), grey, _sharpness(stack))
+    return Figures(sums, _by_channel(squares), _dhash(cells), grey, _sharpness(values))
 
 
 def _edges(height: int) -> list[int]:
     return [height * k // _ROWS for k in range(_ROWS + 1)]
 
 
-def _small(stack: Pixels) -> tuple[Floats, Floats]:
+def _small(stack: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
     """Sums over 8 bands of rows `[n, 8, W * 3]`, and sums of squares over all rows `[n, W * 3]`."""
     count, height, width, _ = stack.shape
-    rows = stack.reshape(count, height, width * 3).astype(np.float32)
+    rows = stack.reshape(count, height, width * 3)
     squares = np.einsum("nij,nij->nj", rows, rows)
     return (_membership(height, _ROWS).T @ rows).astype(np.float64), squares.astype(np.float64)
 
@@ -133,7 +134,7 @@ def _dhash(cells: Floats) -> npt.NDArray[np.uint64]:
     return packed.view(">u8").reshape(len(cells)).astype(np.uint64)
 
 
-def _sharpness(stack: Pixels) -> npt.NDArray[np.float32]:
+def _sharpness(stack: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     count, height, width, _ = stack.shape
     if min(height, width) < 3:
         return np.zeros(count, np.float32)
@@ -142,7 +143,7 @@ def _sharpness(stack: Pixels) -> npt.NDArray[np.float32]:
         middle = np.linspace(1, height - 2, _SHARP_ROWS).astype(np.int64)
         stack = stack[:, (middle[:, None] + [-1, 0, 1]).ravel()]
         height, step = 3 * _SHARP_ROWS, 3
-    grey = _grey(stack.reshape(-1).astype(np.float32), _GREY)
+    grey = _grey(stack.reshape(-1).astype(np.float32, copy=False), _GREY)
     laplacian = np.empty_like(grey)
     inner = laplacian[width:-width]
     np.multiply(grey[width:-width], -4, out=inner)
