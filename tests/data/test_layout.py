@@ -4,6 +4,7 @@ import pytest
 
 from imgcls.console import clean
 from imgcls.data import open_dataset
+from imgcls.data.entries import is_litter, is_wanted, litter_among, wanted_among
 from imgcls.data.layout import arrange
 from imgcls.errors import BadDataset
 
@@ -94,3 +95,21 @@ def test_litter_and_other_files_are_passed_over(pets, folder_of, zip_of, tar_of)
             assert dataset.index["path"].to_pylist() == sorted(pets)
     with pytest.raises(BadDataset, match="no images, only 2 other files"):
         open_dataset(tar_of(litter | notes))
+
+
+@pytest.mark.parametrize(
+    ("name", "litter", "wanted"),
+    [
+        ("cat/1.jpg", False, True), ("cat/1.JPEG", False, True), ("cat/1", False, False),
+        ("1.jpg", False, True), (".1.jpg", True, True), ("cat/.1.jpg", True, True),
+        ("__MACOSX/cat/1.jpg", True, True), ("my__MACOSX/1.jpg", False, True),
+        ("cat/Thumbs.db", True, False), ("cat/DESKTOP.INI", True, False), ("a.db", False, False),
+        ("cat/metadata.csv", False, True), ("cat/my_metadata.csv", False, False),
+        ("cat/\n.jpg", False, True), ("ca.t/1", False, False), ("", False, False),
+    ],
+)  # fmt: skip
+def test_what_a_name_is_depends_on_no_other_name(name, litter, wanted):
+    assert (is_litter(name), is_wanted(name)) == (litter, wanted)
+    for others in ([], ["dog/1.png"], [".x", "a/b.txt"]):
+        assert litter_among([*others, name])[-1] == litter
+        assert wanted_among([*others, name])[-1] == wanted
