@@ -130,7 +130,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "cnn6": Preset(
         "six convolutions, two dense layers of 4,096, strong augmentation",
-        "drawings and cartoons in many classes",
+        "drawings and cartoons in many classes, tens of thousands of images",
         "hours on a CPU",
         NetworkRecipe(
             image_size=224,
