@@ -3,6 +3,7 @@
 Comparisons joined by `and`, and nothing else: a filter from outside is read, never evaluated.
 """
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -12,9 +13,11 @@ from typing import Any
 from imgcls.data.pattern import FIELD
 from imgcls.errors import BadArgument, BadDataset
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,3})?")
 _AND = re.compile(r"\s+and\s+", re.IGNORECASE)
 _SPLIT = re.compile(rf"({FIELD.pattern}) ?(>=|<=|==|!=|=|>|<) ?([^=].*)")
+_MORE = re.compile(r" or( |$)|[&|,<>=!]", re.IGNORECASE)
+"""In a value without quotes: more than one comparison was meant, or another sign."""
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "=": operator.eq,
@@ -31,7 +34,8 @@ _HELP = "Write it like `votes>=5 and gender==m`."
 
 def number(text: str) -> float | None:
     """A decimal number as people write it into names and tables; None for everything else."""
-    return float(text) if _NUMBER.fullmatch(text) else None
+    found = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return found if math.isfinite(found) else None
 
 
 class Where:
@@ -78,8 +82,13 @@ def _condition(text: str) -> _Condition:
     if match is None:
         raise BadArgument(f"{text[:80]!r} is no comparison of a field with a value. {_HELP}")
     field, sign, value = match.groups()
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        value = value[1:-1]
+    quote = value[0] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else ""
+    if (not quote or quote in value[1:-1]) and (more := _MORE.search(value)):
+        raise BadArgument(
+            f"{text[:80]!r} has {more.group().strip()!r} in its value: comparisons are joined by "
+            f"`and` alone, and a text with such signs is put in quotes. {_HELP}"
+        )
+    value = value[1:-1] if quote else value
     if sign not in _EQUALITY and number(value) is None:
         raise BadArgument(f"{text[:80]!r} compares sizes, and {value[:40]!r} is no number. {_HELP}")
     return _Condition(field, sign, value, number(value))

@@ -17,6 +17,8 @@ RECORD = {"votes": "12", "gender": "m", "rate": "7.50", "code": "007", "place": 
         ("rate==7.5", True), ("rate = 7.5", True), ("code==7", True), ("gender==m", True),
         ("gender!=m", False), ("gender == 'm'", True), ("place=='New York'", True),
         ("votes>=5 and gender==m", True), ("votes>=5  AND  gender==w", False), ("gender==1", False),
+        ("place!='Paris, or >'", True), ('place!="a & b"', True), ("place==or", False),
+        ("place!='it's'", True), ("votes>.5", True),
     ],
 )  # fmt: skip
 def test_comparisons(text, holds):
@@ -39,6 +41,17 @@ def test_what_is_no_filter_is_refused(text):
         Where(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["gender!=m or votes>=50", "gender!=m OR votes>=50", "gender!=m && votes>=50",
+     "gender!=m | place==x", "gender!=m, votes>=50", "gender=='m' or gender=='w'", "votes=>5",
+     "gender!=m or"],
+)  # fmt: skip
+def test_what_joins_comparisons_otherwise_is_no_part_of_a_value(text):
+    with pytest.raises(BadArgument, match=r"joined by `and` alone.* in quotes"):
+        Where(text)
+
+
 def test_no_filter_takes_long_to_read():
     begun = time.perf_counter()
     for text in (" " * 490 + "x", "x" * 499, "a" + " " * 480 + "=", " and" * 120):
@@ -48,7 +61,7 @@ def test_no_filter_takes_long_to_read():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nan", "inf", "1_000", "7,3", "\u0667", "0x10", "1e999", "9" * 99]
+    "text", ["", "nan", "inf", "1_000", "7,3", "\u0667", "0x10", "1e999", "9" * 99, ".", "-.e1"]
 )
 def test_what_is_not_written_like_a_number_is_none(text):
     assert number(text) is None
@@ -56,3 +69,4 @@ def test_what_is_not_written_like_a_number_is_none(text):
 
 def test_numbers():
     assert [number(text) for text in ("7", "-7.25", "+3.", "1e-3")] == [7, -7.25, 3, 0.001]
+    assert [number(text) for text in ("4e-120", ".5", "-.5e1")] == [4e-120, 0.5, -5]
