@@ -27,8 +27,8 @@ from imgcls.data.summary import (
     load_entry,
 )
 from imgcls.data.urls import Place, place
-from imgcls.errors import BadDataset, DatasetInUse, DatasetNotFound
-from imgcls.files import locked
+from imgcls.errors import BadDataset, DatasetInUse, DatasetNotFound, ImgclsError
+from imgcls.files import locked, write_atomic
 
 Found = list[tuple[Path, Entry]]
 
@@ -58,16 +58,37 @@ class Shelf:
 
     def known(self, path: Place, name: str, labelling: Labelling) -> tuple[Path, Entry] | None:
         """The entry made from this path in this way, while the path is unchanged."""
+        text = str(path)
         found = [
             (folder, entry)
             for folder, entry in self.entries(name)
-            if entry.source == str(path)
+            if text in entry.marks
             and entry.labelling == labelling
-            and not entry.moved
             and (folder / entry.index).exists()
         ]
         mark = fingerprint(path) if found else None
-        return next((item for item in found if item[1].fingerprint == mark), None)
+        for folder, entry in found:
+            if entry.marks[text] == mark and (text not in entry.also or is_whole(folder, entry)):
+                return folder, entry
+        return None
+
+    def keep_first(self, entry: Entry) -> tuple[Path, Entry] | None:
+        """The entry of the same content that stays, and knows of this source from now on.
+
+        None where there is none, and where this one takes its place: as an upload, of the same
+        source, or of data that the other one has lost.
+        """
+        name, tag = entry.summary.tag.partition(":")[0], entry.summary.tag
+        found = next((item for item in self.entries(name) if item[1].summary.tag == tag), None)
+        if found is None or entry.moved:
+            return None
+        folder, first = found
+        if (entry.source == first.source and not first.moved) or not is_whole(folder, first):
+            return None
+        also = first.also | {entry.source: entry.fingerprint}
+        first = first.model_copy(update={"also": also})
+        write_atomic(folder / ENTRY_FILE, first.model_dump_json(indent=2))
+        return folder, first
 
     def entry(self, tag: str) -> tuple[Path, Entry]:
         """By `name:version`, or the latest by `name`. Raises `DatasetNotFound`, `BadDataset`."""
@@ -140,6 +161,22 @@ def link(archive: Path, name: Path) -> None:
 def lost(entry: Entry) -> BadDataset:
     """The refusal where the file of an entry's index is not there."""
     return BadDataset(f"The index of {entry.summary.tag} is gone; add the dataset again.")
+
+
+def is_whole(folder: Path, entry: Entry) -> bool:
+    """Whether the index is there, and the images that it is of."""
+    if not (folder / entry.index).exists():
+        return False
+    if entry.archive is not None:
+        return (folder / entry.archive).exists()
+    return is_unchanged(entry)
+
+
+def is_unchanged(entry: Entry) -> bool:
+    """Whether the source is there, and as it was indexed."""
+    with contextlib.suppress(ImgclsError):  # a URL that does not answer
+        return fingerprint(place(entry.source)) == entry.fingerprint
+    return False
 
 
 def check_unchanged(entry: Entry) -> None:

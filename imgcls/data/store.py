@@ -72,7 +72,8 @@ class DatasetStore:
 
         The data stays where it is and must remain there; `move=True` (uploads) moves an archive
         into the store, once all went well. A compressed tar is unpacked into the store either way.
-        Where the same unchanged path is in the store under that name, nothing is read again.
+        Where the same unchanged path is in the store under that name, nothing is read again; the
+        same content from elsewhere is the dataset that is there, read from where it was.
         `labelling` says where labels or targets come from, and `table` is the file of a table.
         `progress` is called with (images done, images in all); what it raises ends the work.
         `scanner` measures the images, elsewhere than on this machine say.
@@ -191,11 +192,14 @@ class DatasetStore:
             with locked(self.root / ".lock"):  # one process publishes at a time
                 if fingerprint(path) != entry.fingerprint:
                     raise BadDataset(f"{path} changed while it was read; add it again.")
-                folder = self._shelf.publish(entry, work, source.data)
+                if first := self._shelf.keep_first(entry):
+                    added = Added(*first)
+                else:
+                    added = Added(self._shelf.publish(entry, work, source.data), entry, index)
             journal.unlink(missing_ok=True)
             if move:
                 Path(entry.source).unlink(missing_ok=True)
-            return Added(folder, entry, index)
+            return added
 
     def add_fixed(self, tag: str, rows: Sequence[FixRow], *, seed: int = 0) -> DatasetSummary:
         """A new version of a stored dataset: the same images, the index mended by a list of fixes.

@@ -71,6 +71,8 @@ class Entry(BaseModel):
     """The source itself was moved here: nothing is left to compare with."""
     asked: Labelling | None = None
     """The labelling that was asked for, where metadata in the data has said more."""
+    also: dict[str, str] = {}
+    """Other sources of the same content, and the fingerprint of each when it was indexed."""
     fixed: str | None = None
     """Tag of the version that this one was made of by the fixes in `FIXES_FILE`."""
 
@@ -78,6 +80,12 @@ class Entry(BaseModel):
     def labelling(self) -> Labelling:
         """What must be asked for to get this entry."""
         return self.summary.labelling if self.asked is None or self.fixed else self.asked
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Fingerprints of all sources that are known to hold this content."""
+        own = {} if self.moved else {self.source: self.fingerprint}
+        return own | self.also
 
 
 def load_entry(file: Path) -> Entry | None:

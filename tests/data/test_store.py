@@ -93,6 +93,30 @@ def test_the_same_content_uploaded_again_replaces_the_old_archive(pets, zip_of, 
     assert opened.read(0) == store.open(second.tag).read(0) == pets["cat/00.jpg"]
 
 
+def test_an_uploaded_archive_outlives_the_same_content_added_by_path(pets, zip_of, counted):
+    store = DatasetStore()
+    tag = store.add(zip_of(pets), move=True).tag
+    path = zip_of(pets)
+    assert store.add(path).tag == tag
+    assert open_dataset(path).read(0) == pets["cat/00.jpg"]
+    assert len(counted) == 2
+    path.unlink()
+    assert store.open(tag).read(0) == pets["cat/00.jpg"]
+
+
+def test_the_first_of_two_places_of_the_same_content_stays_while_it_holds(pets, zip_of, counted):
+    store = DatasetStore()
+    first, second = zip_of(pets, "a.zip"), zip_of(pets, "b.zip")
+    tag = store.add(first, name="pets").tag
+    assert open_dataset(f"file://{second}", name="pets").path == first
+    assert open_dataset(second, name="pets").path == first
+    assert open_dataset(second, name="pets").path == first
+    assert len(counted) == 3
+    first.unlink()
+    assert open_dataset(second, name="pets").path == second
+    assert store.open(tag).read(0) == pets["cat/00.jpg"]
+
+
 def test_a_refused_upload_stays_where_it_is_and_leaves_nothing(pets, tmp_path, home):
     path = tmp_path / "a.zip"
     path.write_bytes(b"nonsense")
