@@ -42,6 +42,15 @@ _ADDED = [
 """What indexes of before have not got: fields of names or of a table, sharpness, the picture in
 grey cells, and one content hash for all pictures that look the same."""
 
+_PLACE = [
+    pa.field("offset", pa.int64(), nullable=False),
+    pa.field("packed", pa.int64(), nullable=False),
+    pa.field("size", pa.int64(), nullable=False),
+    pa.field("method", pa.int64(), nullable=False),
+    pa.field("crc", pa.int64(), nullable=False),
+    pa.field("location", pa.binary()),
+]
+"""Where the bytes lie; `reader.py` knows the meaning."""
 _REPEATED = ["label", "given_split", "format", "width", "height", "error", "group", "twins"]
 """Columns with few values: of others a dictionary takes time and saves nothing."""
 SCHEMA = pa.schema(
@@ -58,13 +67,7 @@ SCHEMA = pa.schema(
         *(pa.field(f"sum_{channel}", pa.uint64()) for channel in "rgb"),
         *(pa.field(f"sumsq_{channel}", pa.uint64()) for channel in "rgb"),
         pa.field("error", pa.string()),
-        # Where the bytes lie; `reader.py` knows the meaning.
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("packed", pa.int64(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("method", pa.int64(), nullable=False),
-        pa.field("crc", pa.int64(), nullable=False),
-        pa.field("location", pa.binary()),
+        *_PLACE,
         *_ADDED,
     ],
     metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
@@ -197,6 +200,15 @@ def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
         edges = np.quantile(targets, np.linspace(0, 1, bins + 1)[1:-1])
         strata = np.searchsorted(edges, targets, side="right").astype(np.int64)
     return np.where(strata < 0, -1, strata + (strata.max() + 1) * groups)
+
+
+def located(index: pa.Table, other: pa.Table) -> pa.Table:
+    """The index with the places of the bytes from another one, which holds all of its paths."""
+    at = pc.index_in(index["path"], value_set=other["path"])
+    for field in _PLACE:
+        column = index.schema.get_field_index(field.name)
+        index = index.set_column(column, field, other[field.name].take(at))
+    return index
 
 
 def write_index(index: pa.Table, path: Path) -> None:

@@ -86,7 +86,8 @@ class Shelf:
         if (entry.source == first.source and not first.moved) or not is_whole(folder, first):
             return None
         also = first.also | {entry.source: entry.fingerprint}
-        first = first.model_copy(update={"also": also})
+        dated = first.summary.model_copy(update={"created_at": entry.summary.created_at})
+        first = first.model_copy(update={"also": also, "summary": dated})
         write_atomic(folder / ENTRY_FILE, first.model_dump_json(indent=2))
         return folder, first
 
@@ -110,6 +111,26 @@ class Shelf:
         known = f"there are: {', '.join(tags[:20])}" if tags else "the store is empty"
         raise DatasetNotFound(f"There is no dataset {tag[:100]!r}; {known}.", detail=tags[:100])
 
+    def fixed_from(self, tag: str) -> Found:
+        """The versions that fixes made of one, and those made of them."""
+        found = [item for item in self.entries(tag.partition(":")[0]) if item[1].fixed == tag]
+        return found + [item for _, entry in found for item in self.fixed_from(entry.summary.tag)]
+
+    def dated(self, entry: Entry) -> Entry:
+        """As old as the same content is in the store, unless that has other successors than fixes:
+        then the name means it again."""
+        name, _, _ = entry.summary.tag.partition(":")
+        found = {one.summary.tag: one.summary for _, one in self.entries(name)}
+        before = found.get(entry.summary.tag)
+        if before is None:
+            return entry
+        fixed = {one.summary.tag for _, one in self.fixed_from(before.tag)}
+        others = [one for tag, one in found.items() if tag not in fixed]
+        if max(others, key=lambda one: one.created_at) is not before:
+            return entry
+        same = entry.summary.model_copy(update={"created_at": before.created_at})
+        return entry.model_copy(update={"summary": same})
+
     def publish(self, entry: Entry, work: Path, archive: Place) -> Path:
         """Move what was made in `work` to where readers look, the entry last."""
         name, _, version = entry.summary.tag.partition(":")
@@ -118,7 +139,7 @@ class Shelf:
         os.replace(work / entry.index, folder / entry.index)
         if entry.archive:
             shutil.move(str(archive), folder / entry.archive)
-        if entry.fixed:
+        if (work / FIXES_FILE).exists():
             os.replace(work / FIXES_FILE, folder / FIXES_FILE)
         draft = work / ENTRY_FILE
         with draft.open("w", encoding="utf-8") as file:
@@ -127,7 +148,8 @@ class Shelf:
             os.fsync(file.fileno())
         os.replace(draft, folder / ENTRY_FILE)
         for file_path in folder.iterdir():
-            if file_path.name not in (ENTRY_FILE, FIXES_FILE, entry.index, entry.archive):
+            ours = file_path.name.startswith(("index-", "archive-"))
+            if ours and file_path.name not in (entry.index, entry.archive):
                 with contextlib.suppress(OSError):
                     file_path.unlink()
         return folder

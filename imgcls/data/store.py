@@ -19,12 +19,19 @@ from imgcls.data.entries import Kind
 from imgcls.data.fix_list import FixRow, fix_hash, read_csv, to_csv
 from imgcls.data.fixes import apply_fixes
 from imgcls.data.imagefolder import read_metadata
-from imgcls.data.index import class_names, content_version, read_index, with_splits, write_index
+from imgcls.data.index import (
+    class_names,
+    content_version,
+    located,
+    read_index,
+    with_splits,
+    write_index,
+)
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
 from imgcls.data.scan import Progress, Scanner, scan
-from imgcls.data.shelf import Shelf, check_unchanged, link, lost
+from imgcls.data.shelf import Shelf, check_unchanged, is_unchanged, link, lost
 from imgcls.data.source import Source, fingerprint, index_source, open_source
 from imgcls.data.summary import (
     FIXES_FILE,
@@ -192,10 +199,13 @@ class DatasetStore:
             with locked(self.root / ".lock"):  # one process publishes at a time
                 if fingerprint(path) != entry.fingerprint:
                     raise BadDataset(f"{path} changed while it was read; add it again.")
+                entry = self._shelf.dated(entry)
                 if first := self._shelf.keep_first(entry):
                     added = Added(*first)
                 else:
                     added = Added(self._shelf.publish(entry, work, source.data), entry, index)
+                if entry.archive is None:
+                    self._refresh_fixed(entry, index, work)
             journal.unlink(missing_ok=True)
             if move:
                 Path(entry.source).unlink(missing_ok=True)
@@ -237,6 +247,19 @@ class DatasetStore:
             (work / FIXES_FILE).write_text(to_csv(rows), encoding="utf-8")
             self._shelf.publish(entry, work, work / (archive or ""))
             return entry.summary
+
+    def _refresh_fixed(self, entry: Entry, index: pa.Table, work: Path) -> None:
+        """Let versions fixed from this one, whose source has changed otherwise, read it again."""
+        for folder, fixed in self._shelf.fixed_from(entry.summary.tag):
+            if fixed.archive is not None or is_unchanged(fixed):
+                continue
+            with contextlib.suppress(FileNotFoundError, BadDataset):
+                name = f"index-{uuid4().hex[:12]}.parquet"
+                write_index(located(read_index(folder / fixed.index), index), work / name)
+                summary = fixed.summary.model_copy(update={"source": entry.summary.source})
+                same = {"source": entry.source, "fingerprint": entry.fingerprint, "moved": False}
+                changes = same | {"index": name, "summary": summary}
+                self._shelf.publish(fixed.model_copy(update=changes), work, work)
 
     def fixes(self, tag: str) -> tuple[str, Sequence[FixRow]] | None:
         """The version that a fixed one was made of, and the list; None of any other.

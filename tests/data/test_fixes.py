@@ -1,13 +1,16 @@
 """Fixes: what a reviewed list does to a dataset, and every list that is refused."""
 
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from imgcls.card import DatasetLineage
-from imgcls.data import DatasetStore, Labelling
+from imgcls.data import DatasetStore, Labelling, open_dataset
 from imgcls.data.fix_list import FixRow, fix_hash, read_csv, to_csv
 from imgcls.errors import BadArgument
+from imgcls.findings.kept import keep
 
 
 @pytest.fixture
@@ -106,6 +109,37 @@ def test_the_same_path_added_again_is_the_unfixed_version(store, pets, folder_of
     tag = store.add(root).tag
     store.add_fixed(tag, [row("cat/01.jpg", "drop")])
     assert store.add(root).tag == tag
+
+
+def test_a_touched_or_repacked_source_leaves_what_was_fixed_as_it_is(store, pets, zip_of):
+    path = zip_of(pets)
+    tag = store.add(path).tag
+    fixed = store.add_fixed(tag, [row("cat/01.jpg", "drop")])
+    again = store.add_fixed(fixed.tag, [row("cat/02.jpg", "drop")])
+    keep(tag, [])
+    before = store.list()
+    os.utime(path, ns=(1, 1))
+    assert open_dataset(path).tag == tag
+    assert store.list() == before
+    assert (store.folder(tag) / "mislabelled.json").exists()
+    zip_of({name: pets[name] for name in reversed(pets)}, method=zipfile.ZIP_STORED)
+    assert open_dataset(path).tag == tag
+    assert store.get("pets").tag == again.tag
+    for version in (tag, fixed.tag, again.tag):
+        with store.open(version) as dataset:
+            at = dataset.index["path"].to_pylist().index("dog/05.jpg")
+            assert dataset.read(at) == pets["dog/05.jpg"]
+    assert store.fixes(fixed.tag) == (tag, [row("cat/01.jpg", "drop")])
+
+
+def test_content_that_comes_back_is_what_the_name_means_again(store, pets, folder_of, picture):
+    root = folder_of(pets)
+    tag = store.add(root).tag
+    (root / "cat" / "new.jpg").write_bytes(picture(999))
+    assert store.add(root).tag != tag
+    (root / "cat" / "new.jpg").unlink()
+    os.utime(root / "cat" / "00.jpg", ns=(1, 1))
+    assert store.add(root).tag == store.get("pets").tag == tag
 
 
 def test_targets_are_relabelled_with_numbers(store, pets, folder_of):
