@@ -94,25 +94,30 @@ def _out_of_fold(
 ) -> tuple[Rows, Floats]:
     """Rows of all splits, and for each the probabilities `[n, C]` of a model that has not seen it.
 
-    Images that are the only ones of their class are left out: no other model knows it.
+    Images of a class that the model was not trained on are left out: it knows nothing of them.
     """
+    too_few = BadDataset(
+        f"{dataset.tag} has too few images to be divided into {folds} parts; looking for wrong "
+        "labels needs dozens of each class."
+    )
     rows = np.sort(np.concatenate([dataset.rows(split) for split in ("train", "val", "test")]))
     part = fold_of(dataset, rows, folds, recipe.seed)
+    targets = dataset.targets(rows)
+    judged = np.zeros(len(rows), bool)
     probabilities = np.zeros((len(rows), len(dataset.labels)), np.float32)
     for fold in range(folds):
         unseen, choosing = part == fold, part == (fold + 1) % folds
         rest = ~unseen & ~choosing
-        known = set(dataset.targets(rows[rest]).tolist())
+        known = np.unique(targets[rest])
         if not unseen.any() or not choosing.any() or len(known) < 2:
-            raise BadDataset(
-                f"{dataset.tag} has too few images to be divided into {folds} parts; looking for "
-                "wrong labels needs dozens of each class."
-            )
+            raise too_few
         view = dataset.view(train=rows[rest], val=rows[choosing], test=rows[unseen])
         with reproducible(recipe.seed):
             probabilities[unseen] = fit(view, recipe, ignore).answers["test"]
+        judged |= unseen & np.isin(targets, known)
         emit("folds", progress=(fold + 1) / folds, message=f"{fold + 1}/{folds}")
-    judged = part >= 0
+    if not judged.any():
+        raise too_few
     return rows[judged], probabilities[judged]
 
 

@@ -12,7 +12,8 @@ from imgcls.errors import BadArgument, BadDataset
 from imgcls.findings import find
 from imgcls.findings.mending import to_fixes
 from imgcls.recipes import load_recipe
-from training.mislabelled import find_mislabelled, main, posterior
+from training.events import ignore
+from training.mislabelled import _out_of_fold, find_mislabelled, main, posterior
 
 PIXELS = {
     "kind": "features",
@@ -45,6 +46,20 @@ def test_wrong_labels_are_found_with_the_right_ones(swapped: Path) -> None:
         "green/wrong-red-011.png": "red",
     }
     assert all(0.1 <= one.confidence <= 1 for one in found)
+
+
+def test_an_image_of_a_class_that_the_model_has_never_seen_is_not_judged(
+    shapes: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "rare"
+    shutil.copytree(shapes(), root)
+    for path in sorted((root / "green").iterdir())[2:]:
+        path.unlink()
+    with open_dataset(root) as dataset:
+        # Of two, one is what the model is chosen by while the other is held out.
+        rows, probabilities = _out_of_fold(dataset, load_recipe(PIXELS), 3, ignore)
+        assert len(rows) == len(probabilities) == len(dataset) - 1
+        assert [dataset.labels[at] for at in dataset.targets(rows)].count("green") == 1
 
 
 def test_what_was_found_is_kept_with_the_dataset_and_mended_by_its_fixes(swapped: Path) -> None:
