@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,15 @@ _LONG = 8
 """Letters of a name from which on its spelling can be judged: skirt and shirt differ in one."""
 _MOST = 500
 """Classes whose names are compared letter by letter."""
+_WORD = 3
+"""Letters that a word has at least; X and XS are sizes."""
+_APART = ("boxer", "brief", "custom", "glass", "good", "mean", "new", "short", "spectacle", "tight")
+"""Words whose plural is a word of its own."""
+_LETTER = re.compile(r"[^\W\d_]")
+_ACCENTS = re.compile("([a-z\u00df-\u024f])[\u0300-\u036f]+")
+_SPACES = re.compile(r"[\s_\u200b-\u200f\ufeff]+")
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")
+_HYPHENS = re.compile(r"(?<=[^\W\d_])[-\u2010-\u2015.'\u2019]+(?=[^\W\d_])")
 _SHARED, _SHARED_SURENESS = (0.02, 0.1, 0.5), (0.5, 0.8, 0.95)
 """Share of the smaller class that the larger one holds too, and how sure they are one."""
 
@@ -61,43 +70,50 @@ def find_similar_classes(
 
 
 def _by_name(labels: Iterable[str]) -> Iterator[tuple[tuple[str, str], float, str]]:
-    plain = {label: _plain(label) for label in labels}
-    stems = {label: _singular(name) for label, name in plain.items()}
-    same: dict[str, list[str]] = defaultdict(list)
-    for label, name in stems.items():
-        same[name].append(label)
-    for group in same.values():
-        for one, other in combinations(sorted(group), 2):
-            if plain[one] == plain[other]:
-                yield (one, other), 0.97, "the names differ in case, spaces or accents"
-            else:
-                yield (one, other), 0.93, "one name is the plural of the other"
-    if len(stems) > _MOST:
+    spelt: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(labels):
+        spelt[_plain(label)].append(label)
+    for same in spelt.values():
+        for one, other in combinations(same, 2):
+            yield (one, other), 0.97, "the names differ in case, spaces or accents"
+    plurals = [(one, many) for many in spelt for one in _singulars(many) if one in spelt]
+    for one, many in plurals:
+        sure = 0.93 if many.isalpha() else 0.7
+        for pair in product(spelt[one], spelt[many]):
+            yield _in_order(pair), sure, "one name is the plural of the other"
+    if len(spelt) > _MOST:
         return
-    long = sorted(label for label, name in stems.items() if len(name) >= _LONG)
-    for one, other in combinations(long, 2):
-        left, right = stems[one], stems[other]
-        if left == right or re.sub(r"\D", "", left) != re.sub(r"\D", "", right):
+    long = sorted(name for name in spelt if len(name) >= _LONG)
+    for left, right in combinations(long, 2):
+        if (left, right) in plurals or _LETTER.sub("", left) != _LETTER.sub("", right):
             continue
         if SequenceMatcher(None, left, right).ratio() >= _SPELT:
-            yield (one, other), 0.7, "the names are spelt nearly the same"
+            for pair in product(spelt[left], spelt[right]):
+                yield _in_order(pair), 0.7, "the names are spelt nearly the same"
+
+
+def _in_order(pair: tuple[str, str]) -> tuple[str, str]:
+    return (min(pair), max(pair))
 
 
 def _plain(label: str) -> str:
-    """Letters and digits in lower case, without accents."""
-    text = unicodedata.normalize("NFKD", label).casefold()
-    return "".join(char for char in text if char.isalnum()) or label
+    """In lower case, without accents of Latin letters and what parts words; what stands beside
+    digits stays, and so do signs: 1.5, -1, A+ and C# are other names than 15, 1, A and C."""
+    text = _ACCENTS.sub(r"\1", unicodedata.normalize("NFKD", label).casefold())
+    text = _SPACE.sub("", _SPACES.sub(" ", text))
+    return _HYPHENS.sub("", text) or label
 
 
-def _singular(name: str) -> str:
-    """By the rules of English; wrong for some words, and for those of one class alike."""
-    if len(name) < 4 or not name.endswith("s"):
-        return name
+def _singulars(name: str) -> set[str]:
+    """What `name` may be the regular plural of, by the rules of English."""
+    if not name.endswith("s") or name.endswith("ss"):
+        return set()
+    found = {name[:-1]}
+    if name.endswith(("ches", "shes", "ses", "xes", "zes", "oes")):
+        found.add(name[:-2])
     if name.endswith("ies"):
-        return name[:-3] + "y"
-    if name.endswith(("ches", "shes", "sses", "xes", "zes", "oes")):
-        return name[:-2]
-    return name if name.endswith(("ss", "us", "is")) else name[:-1]
+        found.add(name[:-3] + "y")
+    return {one for one in found if len(one) >= _WORD and one not in _APART}
 
 
 def _paths(dataset: "Dataset", label: str) -> list[str]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgcls.data import open_dataset
 from imgcls.findings import Finding, find
+from imgcls.findings.classes import _by_name
 from imgcls.findings.mending import to_fixes
 
 Files = dict[str, bytes]
@@ -125,12 +126,48 @@ def test_classes_that_share_pictures_look_like_one(found, clean):
     assert kinds.count("similar_classes") == 1
 
 
-@pytest.mark.parametrize("pair", [("shirt", "skirt"), ("class1", "class2"), ("glass", "bus")])
-def test_other_names_are_other_classes(found, pair):
-    files = {
-        f"{label}/{n}.jpg": photo(100 * k + n) for k, label in enumerate(pair) for n in range(8)
-    }
-    assert found(files) == []
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("shirt", "skirt"), ("class1", "class2"), ("glass", "bus"), ("1", "-1"), ("15", "1.5"),
+        ("1-10", "11-0"), ("1 10", "11 0"), ("A+", "A"), ("A-", "A"), ("C", "C++"), ("C#", "C++"),
+        ("\u304b\u304d", "\u304b\u304e"), ("\u0915\u093f", "\u0915\u0940"),
+        ("\u0e01\u0e34", "\u0e01\u0e35"), ("glass", "glasses"), ("new", "news"),
+        ("prince", "princess"), ("x", "xs"), ("vitamin b", "vitamin b+"),
+    ],
+)  # fmt: skip
+def test_other_names_are_other_classes(pair):
+    assert list(_by_name(pair)) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("hat", "hats"), ("shoe", "shoes"), ("cookie", "cookies"), ("tie", "ties"), ("pie", "pies"),
+        ("size", "sizes"), ("movie", "movies"), ("axe", "axes"), ("lens", "lenses"),
+        ("cache", "caches"), ("cherry", "cherries"), ("dress", "dresses"), ("tomato", "Tomatoes"),
+        ("t-shirt", "T Shirts"),
+    ],
+)  # fmt: skip
+def test_a_plural_is_found(one, many):
+    [(pair, sure, why)] = _by_name([many, one])
+    assert pair == (min(one, many), max(one, many))
+    assert sure >= 0.9
+    assert "plural" in why
+
+
+@pytest.mark.parametrize(
+    "pair", [("caf\u00e9", "Cafe"), ("type 1", "type1"), ("St. Bernard", "st_bernard")]
+)
+def test_the_same_name_in_two_spellings_is_found(pair):
+    [(_, sure, why)] = _by_name(pair)
+    assert sure >= 0.9
+    assert "case, spaces or accents" in why
+
+
+def test_a_plural_of_what_is_no_word_is_doubted():
+    [(_, sure, _)] = _by_name(["747s", "747"])
+    assert sure < 0.9
 
 
 def png(pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:
