@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 _FEW = 10
 """Images below which there are no others to compare with."""
+_TINY = 32
+"""Pixels of the shorter side; above, a picture is of use, however large the others are."""
 
 
 def find_outliers(dataset: "Dataset") -> Iterator[Finding]:
@@ -50,9 +52,15 @@ class _Looks:
         self.blur = floats(index["blur"])
 
     def findings(
-        self, kind: Kind, confidence: Floats, facts: Floats, message: str, drop: bool = False
+        self,
+        kind: Kind,
+        confidence: Floats,
+        facts: Floats,
+        message: str,
+        drop: npt.NDArray[np.bool_] | None = None,
     ) -> Iterator[Finding]:
-        """Of the images with a confidence above 0; `message` has room for their fact."""
+        """Of the images with a confidence above 0; `message` has room for their fact, and `drop`
+        says which ones have a fix."""
         for row in np.flatnonzero(confidence > 0).tolist():
             path = self.path[row].as_py()
             yield Finding(
@@ -60,14 +68,14 @@ class _Looks:
                 paths=[path],
                 confidence=round(float(confidence[row]), 3),
                 message=message.format(float(facts[row])),
-                fix=Fix(action="drop", paths=[path]) if drop else None,
+                fix=Fix(action="drop", paths=[path]) if drop is not None and drop[row] else None,
             )
 
 
 def _blank(looks: _Looks) -> Iterator[Finding]:
     sure = np.interp(looks.spread, [0, 2, 4], [1, 0.95, 0.6], right=0)
     message = "The picture is blank: its channels deviate by {:.1f} of 255."
-    return looks.findings("blank", sure, looks.spread, message, drop=True)
+    return looks.findings("blank", sure, looks.spread, message, drop=sure > 0)
 
 
 def _tiny(looks: _Looks) -> Iterator[Finding]:
@@ -76,7 +84,8 @@ def _tiny(looks: _Looks) -> Iterator[Finding]:
     share = side / np.median(side)
     sure = np.interp(share, [0.05, 0.125, 0.25], [0.95, 0.9, 0.6], right=0)
     message = f"The shorter side has {{:.0f}} pixels, where {np.median(side):.0f} are usual."
-    return looks.findings("tiny", sure, side, message, drop=True)
+    small = side <= _TINY
+    return looks.findings("tiny", np.where(small, sure, sure - 0.1), side, message, drop=small)
 
 
 def _odd_aspect(looks: _Looks) -> Iterator[Finding]:

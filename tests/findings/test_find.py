@@ -190,6 +190,14 @@ def test_an_odd_image_is_found(found, clean, kind, odd):
     assert kinds[kind].paths == ["train/cat/odd.png"]
 
 
+def test_a_small_image_among_large_ones_is_doubted_and_not_dropped(found):
+    files = {f"{'cat' if n % 2 else 'dog'}/{n}.jpg": photo(n, side=400) for n in range(14)}
+    small = {f"cat/small-{n}.jpg": photo(100 + n, side=40) for n in range(4)}
+    tiny = [one for one in found(files | small) if one.kind == "tiny"]
+    assert {one.paths[0] for one in tiny} == set(small)
+    assert all(one.confidence < 0.9 and one.fix is None for one in tiny)
+
+
 def test_a_blurred_image_is_found_among_sharp_ones(found):
     noise = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     files = {f"{'cat' if n % 2 else 'dog'}/{n}.png": png(noise[n]) for n in range(24)}
