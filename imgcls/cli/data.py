@@ -1,5 +1,6 @@
 """`imgcls data`: the stored datasets, each an index with its images or a reference to them."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -196,8 +197,12 @@ def open_data(
 ) -> "Dataset":
     """Open a path or a stored tag, with progress while it is indexed."""
     from imgcls.data import Labelling, open_dataset
+    from imgcls.data.opening import is_stored
     from imgcls.data.scan import scan
 
+    if name is None and os.path.exists(str(data)) and is_stored(data):
+        path = os.path.join(os.curdir, str(data))
+        console.note(f"{data} is taken for the stored dataset, not for {path}; write that for it")
     with console.Stages() as stages:
         dataset = open_dataset(
             data,

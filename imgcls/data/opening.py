@@ -11,7 +11,7 @@ from imgcls.data.store import DatasetStore, open_entry
 from imgcls.data.summary import ARCHIVE_SUFFIXES
 from imgcls.data.tables import SUFFIXES
 from imgcls.data.urls import Place, is_url, place
-from imgcls.errors import BadArgument
+from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
 
 
 def open_dataset(
@@ -30,8 +30,9 @@ def open_dataset(
     A folder or an archive may be a URL that fsspec knows, such as `s3://bucket/photos`. A .csv or
     .parquet is a table of images in its own folder.
 
-    A path is indexed once and remembered in the store; an unchanged one opens at once. A string
-    that exists as a path is a path: a server that takes tags from outside calls
+    A path is indexed once and remembered in the store; an unchanged one opens at once. A name alone
+    that the store knows is the stored dataset (`is_stored`), also where a folder is called so; what
+    exists as a path otherwise is a path: a server that takes tags from outside calls
     `DatasetStore.open`. `name` defaults to that of the file or folder. `seed` decides the splits
     that the folders do not state. `labelling` and the file `table` say where labels or targets
     come from, where folders do not; a stored dataset knows. `group` opens one of its groups alone.
@@ -42,15 +43,14 @@ def open_dataset(
     """
     store = DatasetStore()
     text = str(source)
-    path_like = (
-        isinstance(source, Path) or os.sep in text or text.endswith((*ARCHIVE_SUFFIXES, *SUFFIXES))
-    )
-    if not path_like and not os.path.exists(text):
+    bare = name is None and is_stored(source)
+    if bare or not (_is_path_like(source) or os.path.exists(text)):
         kept = store.get(text).labelling.model_dump().items()
         if table is not None or not labelling.model_dump(exclude_none=True).items() <= kept:
             raise BadArgument(
                 f"The stored dataset {text[:100]!r} keeps the pattern, table and filter that it "
-                "was added with; to change them, give the folder or archive again."
+                "was added with; to change them, give the folder or archive again, as a path such "
+                f"as {os.path.join(os.curdir, text[:100])}."
             )
         return store.open(text, seed=seed, group=group)
     if is_url(text) and text.lower().endswith(SUFFIXES):
@@ -67,3 +67,19 @@ def open_dataset(
         return open_entry(added.folder, added.entry, seed, group, added.index)
     # Replaced meanwhile, by the same content.
     return store.open(added.entry.summary.tag, seed=seed, group=group)
+
+
+def is_stored(source: str | Place) -> bool:
+    """Whether this is a name or tag in the store, and neither has a folder in it nor a suffix."""
+    if _is_path_like(source):
+        return False
+    with contextlib.suppress(DatasetNotFound, BadDataset):
+        DatasetStore().get(str(source))
+        return True
+    return False
+
+
+def _is_path_like(source: str | Place) -> bool:
+    text = str(source)
+    suffixes = (*ARCHIVE_SUFFIXES, *SUFFIXES)
+    return isinstance(source, Path) or os.sep in text or text.lower().endswith(suffixes)

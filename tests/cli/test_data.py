@@ -26,6 +26,24 @@ def test_an_empty_store_lists_nothing_and_says_what_to_do() -> None:
     assert "imgcls data add" in result.stderr
 
 
+def test_a_stored_name_is_meant_where_a_folder_is_called_so(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = answer("data", "add", photos, "--name", "pets")["tag"]
+    class_folders(tmp_path / "here" / "pets", per_class=4)
+    monkeypatch.chdir(tmp_path / "here")
+    assert answer("eda", "pets")["tag"] == answer("data", "show", "pets")["tag"] == tag
+    assert "not for ./pets" in imgcls("data", "findings", "pets").stderr
+    refused = imgcls("eda", "pets", "--where", "votes>=5")
+    assert "a path such as ./pets" in refused.stderr
+    other = answer("eda", "./pets")
+    assert other["tag"] != tag
+    class_folders(tmp_path / "here" / "birds", per_class=4)
+    named = imgcls("eda", "birds")
+    assert (named.exit_code, "birds:" in named.stdout) == (0, True)
+    assert "is taken for" not in named.stderr
+
+
 def test_what_is_added_is_listed_and_shown(photos: Path) -> None:
     added = answer("data", "add", str(photos), "--name", "colours")
     assert added["tag"].startswith("colours:")
