@@ -132,21 +132,21 @@ class Shelf:
         return entry.model_copy(update={"summary": same})
 
     def publish(self, entry: Entry, work: Path, archive: Place) -> Path:
-        """Move what was made in `work` to where readers look, the entry last."""
+        """Move what was made in `work` to where readers look, the entry last: all or nothing."""
         name, _, version = entry.summary.tag.partition(":")
         folder = self.root / name / version
-        folder.mkdir(parents=True, exist_ok=True)
-        os.replace(work / entry.index, folder / entry.index)
-        if entry.archive:
-            shutil.move(str(archive), folder / entry.archive)
-        if (work / FIXES_FILE).exists():
-            os.replace(work / FIXES_FILE, folder / FIXES_FILE)
-        draft = work / ENTRY_FILE
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(entry.model_dump_json(indent=2))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, folder / ENTRY_FILE)
+        write_atomic(work / ENTRY_FILE, entry.model_dump_json(indent=2))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.replace(work / entry.index, folder / entry.index)
+            if entry.archive:
+                shutil.move(str(archive), folder / entry.archive)
+            if (work / FIXES_FILE).exists():
+                os.replace(work / FIXES_FILE, folder / FIXES_FILE)
+            os.replace(work / ENTRY_FILE, folder / ENTRY_FILE)
+        except BaseException:
+            withdraw(entry, folder, archive)
+            raise
         for file_path in folder.iterdir():
             ours = file_path.name.startswith(("index-", "archive-"))
             if ours and file_path.name not in (entry.index, entry.archive):
@@ -178,6 +178,19 @@ def link(archive: Path, name: Path) -> None:
         os.link(archive, name)
     except OSError:  # not every file system has links
         shutil.copyfile(archive, name)
+
+
+def withdraw(entry: Entry, folder: Path, archive: Place) -> None:
+    """Take back what was published of an entry, and the archive to where it came from."""
+    if entry.archive and not archive.exists():
+        shutil.move(folder / entry.archive, str(archive))
+    for name in (entry.index, entry.archive):
+        if name is not None:
+            (folder / name).unlink(missing_ok=True)
+    if not (folder / ENTRY_FILE).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it has other versions
+        folder.parent.rmdir()
 
 
 def lost(entry: Entry) -> BadDataset:

@@ -1,5 +1,6 @@
 """DatasetStore: what is remembered, what is refused, what survives."""
 
+import errno
 import json
 import os
 import shutil
@@ -124,6 +125,30 @@ def test_a_refused_upload_stays_where_it_is_and_leaves_nothing(pets, tmp_path, h
         DatasetStore().add(path, move=True)
     assert path.exists()
     assert [path.name for path in (home / "datasets").iterdir() if path.name != ".lock"] == []
+
+
+@pytest.mark.parametrize(("module", "name"), [(shutil, "move"), (os, "replace")])
+def test_an_upload_that_a_full_disk_ends_stays_where_it_is_and_leaves_nothing(
+    pets, zip_of, monkeypatch, module, name
+):
+    path, store = zip_of(pets), DatasetStore()
+    replace = os.replace
+
+    def full(source, target):
+        if name == "move":
+            shutil.copyfile(source, target)  # some of it has been written
+        elif os.path.basename(source) != "dataset.json":
+            return replace(source, target)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full)
+        with pytest.raises(OSError, match="No space"):
+            store.add(path, move=True)
+    assert path.exists()
+    assert [path.name for path in store.root.iterdir()] == [".lock"]
+    tag = store.add(path, move=True).tag
+    assert store.open(tag).read(0) == pets["cat/00.jpg"]
 
 
 def test_a_folder_cannot_be_moved(pets, folder_of):
