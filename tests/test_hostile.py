@@ -185,7 +185,7 @@ def test_hostile_archives_are_refused_by_name_in_little_memory(
         for why, harm in refused.items():
             answer = upload(harm)
             assert answer.status_code == 400, answer.text
-            assert why in answer.json()["message"]
+            assert why in answer.json()["error"]
         assert not any(
             row["tag"].startswith("harm:") for row in http.post("/datasets").json()["datasets"]
         )

@@ -22,7 +22,7 @@ from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS, Layout
 from imgcls.data.measure import NUMBERS, Measures
 from imgcls.data.pixelwise import CELLS
-from imgcls.data.splits import assign_splits
+from imgcls.data.splits import assign_splits, without_scenes
 from imgcls.data.twins import with_twins
 from imgcls.errors import BadDataset
 from imgcls.images import FORMATS, Pixels
@@ -181,8 +181,12 @@ def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
     """The index with a `split` column behind `label`, in place of the given splits."""
     strata = _strata(index, labels)
     given = positions(index["given_split"], SPLITS)
-    picture, hashes = encoded(pc.coalesce(index["twins"], index["content_hash"]))
-    picture[index["error"].is_valid().to_numpy()] = -1
+    content, hashes = encoded(index["content_hash"])
+    content[index["error"].is_valid().to_numpy()] = -1
+    twin = pc.index_in(index["twins"], value_set=hashes).to_numpy(zero_copy_only=False)
+    picture = np.where((content < 0) | np.isnan(twin), content, twin).astype(np.int64)
+    classes = positions(index["label"], labels) if labels else np.zeros(len(index), np.int64)
+    picture = without_scenes(picture, content, classes)
     assigned = assign_splits(strata, given, picture, hashes.to_pylist(), seed)
     column = pa.array(SPLITS, pa.string()).take(pa.array(assigned))
     return index.add_column(2, pa.field("split", pa.string(), nullable=False), column)

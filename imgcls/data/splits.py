@@ -14,6 +14,8 @@ from imgcls.data.layout import SPLITS
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 SHARES = {TEST: 0.15, VAL: 0.10}
+SCENE = 10
+"""Files that look the same from which on they may be shots of one scene."""
 
 
 def assign_splits(
@@ -51,6 +53,28 @@ def assign_splits(
         _carve(chosen, members, sizes, missing)
     splits[pool] = chosen[groups]
     return splits
+
+
+def without_scenes(
+    picture: npt.NDArray[np.int64],
+    content: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """`picture`, but the content of each image where one picture is most of a class.
+
+    Ten files and more of different bytes that look the same and are over half of a class are shots
+    of a fixed scene: kept together they would leave nothing to test on. All are codes `[n]`, -1 in
+    `picture` and `content` for images that could not be read.
+    """
+    rows = np.flatnonzero((picture >= 0) & (labels >= 0))
+    if not len(rows):
+        return picture
+    size = int(max(picture.max(), content.max())) + 1
+    pairs, counts = np.unique(labels[rows] * size + picture[rows], return_counts=True)
+    large = pairs[counts > np.bincount(labels[rows])[pairs // size] / 2] % size
+    files = np.unique(picture[rows] * size + content[rows]) // size
+    scenes = large[np.bincount(files, minlength=size)[large] >= SCENE]
+    return np.where(np.isin(picture, scenes), content, picture)
 
 
 def _draw(names: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:

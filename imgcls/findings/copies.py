@@ -1,7 +1,8 @@
 """Copies: one picture in several files, and whether that makes a dataset lie.
 
 A copy in another split lets a model be tested on what it was trained on; a copy under another
-label teaches it both. Copies have the very same bytes, or look the same (`imgcls.data.twins`).
+label teaches it both. Copies have the very same bytes, or look the same: in the grey cells of the
+index (`imgcls.data.twins`), and then in a close look at the pictures themselves.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from imgcls.data.columns import codes
 from imgcls.data.twins import SURE, Pairs, components, find_twins
+from imgcls.findings.close_look import pictures
 from imgcls.findings.types import LISTED, Finding, Fix, Kind
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ Ints = npt.NDArray[np.int64]
 _HELD_OUT = ("train", "val", "test")
 """A copy stays where it is the most precious: test figures stay comparable."""
 _SIDES = ("width", "height")
+_CROWD, _CROWDED = 10, 0.85
+"""Files of different bytes from which on what looks the same is rather a fixed scene or a film than
+copies, and how sure it is then."""
+_LOOKED_AT, _LOOKED_AT_IN_ALL = 100, 100_000
+"""Files that are looked at closely, in one group and in all."""
 _LABELS = 20
 """Of one picture, that are looked at in pairs."""
 _SPREAD = 0.1
@@ -41,7 +48,6 @@ class Copies:
         self._dataset = dataset
         readable = index["error"].is_null().to_numpy()
         self._content = codes(index["content_hash"])
-        self.groups = _groups(index, readable, self._content)
         self._paths = index["path"].to_pylist()
         self._labels = index["label" if dataset.task == "classification" else "target"].to_pylist()
         self._splits = index["split"].to_pylist()
@@ -50,6 +56,38 @@ class Copies:
         self._tolerance = 0.0
         if dataset.task == "regression":
             self._tolerance = _SPREAD * float(np.std(np.array(self._labels)[readable]))
+        self.groups = list(self._closely(_groups(index, readable, self._content)))
+
+    def _closely(self, groups: list["_Group"]) -> Iterator["_Group"]:
+        """What a close look leaves of groups that are surely one picture by their grey cells: each
+        then has one that all others were compared with."""
+        seen = 0
+        for group in groups:
+            files = self._one_of_each(group.rows)
+            if group.confidence < SURE or len(files) == 1:
+                yield group
+                continue
+            seen += len(files)
+            if len(files) > _LOOKED_AT or seen > _LOOKED_AT_IN_ALL:
+                yield _Group(group.rows, _CROWDED)
+                continue
+            for same in pictures(self._dataset, files):
+                contents = {self._content[row] for row in same}
+                rows = [row for row in group.rows if self._content[row] in contents]
+                if len(rows) > 1:
+                    sure = 1.0 if len(same) == 1 else group.confidence
+                    yield _Group(rows, _CROWDED if len(same) >= _CROWD else sure)
+
+    def _one_of_each(self, rows: list[int]) -> list[int]:
+        """A row of each content, those that are best kept first."""
+        first: dict[int, int] = {}
+        for row in sorted(rows, key=self._worth, reverse=True):
+            first.setdefault(self._content[row], row)
+        return list(first.values())
+
+    def _worth(self, row: int) -> tuple[int, int, int]:
+        """The larger, the rather a copy is kept: in the split that measures, and the largest."""
+        return _HELD_OUT.index(self._splits[row]), int(self._pixels[row]), -row
 
     def shared(self) -> dict[tuple[str, str], int]:
         """How many pictures lie surely under both of two labels, by the labels in order."""
@@ -90,7 +128,7 @@ class Copies:
             paths=[self._paths[row] for row in rows[:LISTED]],
             confidence=round(group.confidence, 3),
             message=message,
-            fix=self._fix(kind, group, labels, splits),
+            fix=self._fix(kind, group, labels, exact),
         )
 
     def _contradict(self, labels: list[str] | list[float]) -> bool:
@@ -99,26 +137,25 @@ class Copies:
         targets = np.array(labels, dtype=np.float64)
         return float(np.ptp(targets)) > self._tolerance
 
-    def _fix(self, kind: Kind, group: "_Group", labels: list[str], splits: list[str]) -> Fix | None:
+    def _fix(self, kind: Kind, group: "_Group", labels: list[str], exact: bool) -> Fix | None:
         """One copy stays: in the split that measures, and the largest; of contradicting labels the
-        one that most copies have, else none stays. What is not sure loses no image."""
+        one that most copies have. Where there is none, copies of the same bytes go, and others are
+        left to a person. What is not sure loses no image."""
         rows = group.rows
         if group.confidence < SURE:
             if kind != "leak":
                 return None
-            to = max(splits, key=_HELD_OUT.index)
-            others = [row for row, split in zip(rows, splits, strict=True) if split != to]
+            to = max((self._splits[row] for row in rows), key=_HELD_OUT.index)
+            others = [row for row in rows if self._splits[row] != to]
             return Fix(action="move", paths=[self._paths[row] for row in others], value=to)
         keep = list(range(len(rows)))
         if kind == "label_conflict":
             [(label, most), *rest] = Counter(labels).most_common()
             tie = self._dataset.task == "regression" or (rest and rest[0][1] == most)
+            if tie and not exact:
+                return None
             keep = [] if tie else [at for at in keep if labels[at] == label]
-        best = max(
-            keep,
-            key=lambda at: (_HELD_OUT.index(splits[at]), self._pixels[rows[at]], -at),
-            default=None,
-        )
+        best = max(keep, key=lambda at: self._worth(rows[at]), default=None)
         gone = [self._paths[row] for at, row in enumerate(rows) if at != best]
         return Fix(action="drop", paths=gone)
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from imgcls.data.splits import SHARES, TEST, TRAIN, VAL, assign_splits
+from imgcls.data.splits import SHARES, TEST, TRAIN, VAL, assign_splits, without_scenes
 
 
 def hashes(count, start=0):
@@ -102,3 +102,29 @@ def test_unreadable_images_take_no_place():
     splits = assign(np.zeros(30, int), none_given(30), names, 0)
     assert (splits[:10] == TRAIN).all()
     assert Counter(splits[10:].tolist()) == {TRAIN: 15, VAL: 2, TEST: 3}
+
+
+@pytest.mark.parametrize(
+    ("alike", "size", "scene"), [(60, 60, True), (31, 60, True), (30, 60, False), (9, 9, False)]
+)
+def test_a_picture_that_is_most_of_a_class_is_a_scene_whose_shots_may_part(alike, size, scene):
+    content = np.arange(size + 20)
+    picture = content.copy()
+    picture[:alike] = 0
+    labels = np.repeat([0, 1], [size, 20])
+    found = without_scenes(picture, content, labels)
+    assert (found == (content if scene else picture)).all()
+
+
+def test_copies_of_one_file_are_no_scene_however_many_they_are():
+    content = np.repeat([0, 1, 2, 3], [40, 1, 1, 20])
+    picture, labels = content.copy(), np.repeat([0, 1], [42, 20])
+    assert (without_scenes(picture, content, labels) == content).all()
+    picture[:42] = 0
+    assert (without_scenes(picture, content, labels) == picture).all()
+
+
+def test_unreadable_images_belong_to_no_scene():
+    content = np.array([-1, *range(30)])
+    picture = np.where(content < 0, -1, 0)
+    assert without_scenes(picture, content, np.zeros(31, int))[0] == -1
