@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 
 import pyarrow as pa
 
@@ -25,6 +26,8 @@ def apply_fixes(index: pa.Table, labelling: Labelling, rows: Sequence[FixRow]) -
     labels = index["label"].to_pylist()
     targets = index["target"].to_pylist()
     given = index["given_split"].to_pylist()
+    readable = index["error"].is_null().to_pylist()
+    stated = set(compress(given, readable))
     merges = _merges(labels, labelling, [row for row in rows if row.action == "merge"])
     dropped = set()
     said: dict[tuple[int, str], str] = {}
@@ -58,7 +61,20 @@ def apply_fixes(index: pa.Table, labelling: Labelling, rows: Sequence[FixRow]) -
     left = [row for row in range(len(index)) if row not in dropped]
     if not left:
         raise BadArgument("The list drops every image.")
+    _check_splits(stated, {given[row] for row in left if readable[row]})
     return index.take(pa.array(left, pa.int64()))
+
+
+def _check_splits(before: set[str | None], after: set[str | None]) -> None:
+    """No stated split may be without images that can be read; what None states is drawn."""
+    gone = {split for split in before - after if split is not None}
+    if before and not after & {"train", None}:
+        gone.add("train")
+    if gone:
+        raise BadArgument(
+            f"The list leaves no image that can be read in the split {min(gone)!r}; keep some of "
+            "them there."
+        )
 
 
 def _merges(labels: list[str], labelling: Labelling, rows: Sequence[FixRow]) -> dict[str, str]:

@@ -176,6 +176,26 @@ def test_a_list_that_does_not_fit_is_refused_and_nothing_is_kept(store, tag, fix
     assert [summary.tag for summary in store.list()] == [tag]
 
 
+@pytest.mark.parametrize("action", ["drop", "move"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_list_that_empties_a_stated_split_is_refused(store, tag, split, action):
+    other = {"train": "test", "test": "train"}[split]
+    paths = [path for path, (_, now) in rows_of(store, tag).items() if path.startswith(split)]
+    fixes = [row(path, action, other if action == "move" else "") for path in paths]
+    with pytest.raises(BadArgument, match=f"no image that can be read in the split '{split}'"):
+        store.add_fixed(tag, fixes)
+    store.add_fixed(tag, fixes[1:])
+
+
+def test_images_that_are_drawn_from_may_not_all_be_moved_away(store, pets, zip_of):
+    lines = ["file_name,label,split", *(f"{path},{path[:3]}," for path in pets)]
+    lines[1] += "test"
+    files = pets | {"metadata.csv": "\n".join(lines).encode()}
+    tag = store.add(zip_of(files)).tag
+    with pytest.raises(BadArgument, match="the split 'train'"):
+        store.add_fixed(tag, [row(path, "move", "test") for path in pets])
+
+
 def test_a_list_survives_being_written_and_read(tmp_path: Path):
     fixes = [
         row('a,"b"\n.jpg', "relabel", "é", reason="x", confidence=0.25),
