@@ -13,7 +13,6 @@ import json
 import mimetypes
 import os
 import re
-import sys
 import tarfile
 import tempfile
 import time
@@ -439,12 +438,10 @@ def _packed(folder: Path, plain: bool) -> Iterator[IO[bytes]]:
 
     `plain` says that its folders are the labels.
     """
-    from imgcls.data.entries import Budget
     from imgcls.data.folders import list_folder
     from imgcls.data.layout import arrange
 
-    no_limit = Budget(sys.maxsize, sys.maxsize)  # the server has its own
-    listing = list_folder(folder, no_limit)[0]
+    listing = list_folder(folder)[0]
     entries, metadata = listing.entries, listing.metadata
     locations = [*(entries.locations or ()), *(metadata.locations or ())]
     if plain and not len(metadata):

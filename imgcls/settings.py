@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     max_upload_mb: int = Field(default=8192, gt=0)
     """MiB in the archive sent to `/upload`."""
     max_archive_files: int = Field(default=2_000_000, gt=0)
+    """Files in an archive; folders have no limit."""
     max_archive_mb: int = Field(default=65_536, gt=0)
     """MiB that the files of an archive may have together once decompressed."""
 

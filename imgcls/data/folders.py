@@ -9,7 +9,6 @@ from pathlib import Path
 
 from imgcls.data.entries import (
     NO_CRC,
-    Budget,
     Listing,
     fingerprint,
     is_litter,
@@ -21,7 +20,7 @@ from imgcls.data.entries import (
 from imgcls.errors import BadDataset
 
 
-def list_folder(root: Path, budget: Budget) -> tuple[Listing, str]:
+def list_folder(root: Path) -> tuple[Listing, str]:
     """The image files under `root`, and the fingerprint of (path, size, mtime). `BadDataset`."""
     top = os.path.realpath(root)
     names: list[str] = []
@@ -59,7 +58,6 @@ def list_folder(root: Path, budget: Budget) -> tuple[Listing, str]:
                     continue  # a link to nothing
                 if not stat.S_ISREG(info.st_mode):
                     continue
-                budget.spend(info.st_size)
                 names.append(printable(name))
                 locations.append(os.fsencode(location))
                 numbers.append((0, info.st_size, info.st_size, 0, NO_CRC))

@@ -57,10 +57,10 @@ class Source:
 def fingerprint(path: Place) -> str | None:
     """Of a folder or an archive; None where there is nothing."""
     if isinstance(path, Url):
-        return url_fingerprint(path, _budget())
+        return url_fingerprint(path)
     try:
         if path.is_dir():
-            return list_folder(path, _budget())[1]
+            return list_folder(path)[1]
         info = path.stat()
     except (OSError, BadDataset):
         return None
@@ -77,7 +77,7 @@ def open_source(path: Place, unpacked: Path) -> Source:
     if isinstance(path, Url):
         return _open_url(path, unpacked)
     if path.is_dir():
-        listing, mark = list_folder(path, _budget())
+        listing, mark = list_folder(path)
         return Source("folder", path, path, mark, listing)
     mark = fingerprint(path) or ""
     data = path
@@ -107,7 +107,7 @@ def open_source(path: Place, unpacked: Path) -> Source:
 def _open_url(url: Url, unpacked: Path) -> Source:
     """A compressed tar is copied; of other archives only the list of files is kept."""
     if url.is_dir():
-        listing, mark = list_url(url, _budget())
+        listing, mark = list_url(url)
         return Source("folder", url, url, mark, listing)
     mark = fingerprint(url) or ""
     copy = unpacked.with_suffix(".part")

@@ -15,7 +15,6 @@ from typing import Any
 from imgcls.data import zips
 from imgcls.data.entries import (
     NO_CRC,
-    Budget,
     Listing,
     fingerprint,
     is_litter,
@@ -100,7 +99,7 @@ def told(url: Url) -> Iterator[None]:
         raise StorageUnavailable(f"{url} cannot be read: {_brief(err)}. Try again.") from err
 
 
-def list_url(url: Url, budget: Budget) -> tuple[Listing, str]:
+def list_url(url: Url) -> tuple[Listing, str]:
     """As `list_folder`: the image files under `url`, and its fingerprint."""
     names: list[str] = []
     numbers: list[tuple[int, int, int, int, int]] = []
@@ -118,7 +117,6 @@ def list_url(url: Url, budget: Budget) -> tuple[Listing, str]:
                     others += 1
                     continue
                 size = int(info.get("size") or 0)
-                budget.spend(size)
                 names.append(name)
                 numbers.append((0, size, size, 0, NO_CRC))
                 stamps.append(f"{name}\0{size}\0{_mark(info)}".encode("utf-8", "surrogateescape"))
@@ -127,11 +125,11 @@ def list_url(url: Url, budget: Budget) -> tuple[Listing, str]:
     return make_listing("folder", make_entries(shown, numbers, places), others), fingerprint(stamps)
 
 
-def url_fingerprint(url: Url, budget: Budget) -> str | None:
+def url_fingerprint(url: Url) -> str | None:
     """Of a folder or an archive; None where there is nothing."""
     try:
         if url.is_dir():
-            return list_url(url, budget)[1]
+            return list_url(url)[1]
         with told(url):
             files, path = url.opened()
             info = files.info(path)

@@ -239,6 +239,13 @@ def test_limits_on_files_and_bytes_hold_before_anything_is_read(pets, zip_of, ta
             open_dataset(path)
 
 
+def test_a_folder_has_no_such_limits(pets, folder_of, limit):
+    limit(max_archive_files=5, max_archive_mb=1)
+    root = folder_of(pets | {"cat/zeros.jpg": bytes(2 << 20)})
+    with open_dataset(root) as dataset:
+        assert len(dataset) == 21
+
+
 def test_a_pax_header_of_any_size_is_not_read_into_memory(tmp_path):
     header = tarfile.TarInfo("x")
     header.type, header.size = tarfile.XHDTYPE, 4 << 20

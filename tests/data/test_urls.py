@@ -74,6 +74,14 @@ def test_a_url_is_the_dataset_that_is_behind_it(
             same(stored, here)
 
 
+def test_a_folder_behind_a_url_has_no_limits_of_an_archive(
+    pets: Any, folder_of: Any, memory: Any, limit: Any
+) -> None:
+    limit(max_archive_files=5)
+    with open_dataset(put(memory, folder_of(pets), "pets")) as dataset:
+        assert len(dataset) == len(pets)
+
+
 def test_a_large_directory_of_a_zip_is_fetched_whole(
     pets: Any, zip_of: Any, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
