@@ -442,6 +442,7 @@ def _packed(folder: Path, plain: bool) -> Iterator[IO[bytes]]:
     from imgcls.data.layout import arrange
 
     listing = list_folder(folder)[0]
+    listing.check_links()
     entries, metadata = listing.entries, listing.metadata
     locations = [*(entries.locations or ()), *(metadata.locations or ())]
     if plain and not len(metadata):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.errors import BadArchive
+from imgcls.errors import BadArchive, BadDataset
 from imgcls.images import EXTENSIONS
 
 Kind = Literal["folder", "zip", "tar"]
@@ -74,16 +74,30 @@ class Listing:
     """Metadata included."""
     metadata: Entries
     """Files that say more of the images: see `imagefolder.py`."""
+    links: int = 0
+    """Of `others`, links that were not followed."""
+
+    def check_links(self) -> None:
+        """Raises `BadDataset` where there are links in place of the images."""
+        if not self.links or len(self.entries):
+            return
+        if self.kind == "folder":
+            told = f"{self.links:,} links that lead outside of it; copy the images into it"
+        else:
+            told = f"{self.links:,} links; pack the files that they lead to (tar --dereference)"
+        raise BadDataset(f"There are no images in the {self.kind}, only {told}.")
 
 
-def make_listing(kind: Kind, entries: Entries, others: int) -> Listing:
+def make_listing(kind: Kind, entries: Entries, others: int, links: int = 0) -> Listing:
     """From the files for which `is_wanted` is true, images and metadata together."""
+    others += links
     metadata = np.array([name.endswith(_METADATA) for name in entries.names], bool)
     metadata[metadata] = [is_metadata(entries.names[row]) for row in np.flatnonzero(metadata)]
     if not metadata.any():
-        return Listing(kind, entries, others, entries.take(slice(0, 0)))
+        return Listing(kind, entries, others, entries.take(slice(0, 0)), links)
     rest = entries.take(np.flatnonzero(metadata))
-    return Listing(kind, entries.take(np.flatnonzero(~metadata)), others + len(rest), rest)
+    images = entries.take(np.flatnonzero(~metadata))
+    return Listing(kind, images, others + len(rest), rest, links)
 
 
 def make_entries(

@@ -27,7 +27,7 @@ def list_folder(root: Path) -> tuple[Listing, str]:
     locations: list[bytes] = []
     numbers: list[tuple[int, int, int, int, int]] = []
     stamps: list[bytes] = []
-    others = 0
+    others = links = 0
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -46,16 +46,18 @@ def list_folder(root: Path) -> tuple[Listing, str]:
                 if item.is_dir(follow_symlinks=False):
                     pending.append(name)
                     continue
+                location = _inside(top, name) if item.is_symlink() else name
+                if location is None:
+                    links += 1
+                    continue
                 if not is_wanted(name):
                     others += 1
                     continue
-                location = _inside(top, name) if item.is_symlink() else name
                 try:
-                    if location is None:
-                        continue
                     info = item.stat()
-                except OSError:
-                    continue  # a link to nothing
+                except OSError:  # a link to nothing
+                    links += 1
+                    continue
                 if not stat.S_ISREG(info.st_mode):
                     continue
                 names.append(printable(name))
@@ -63,7 +65,7 @@ def list_folder(root: Path) -> tuple[Listing, str]:
                 numbers.append((0, info.st_size, info.st_size, 0, NO_CRC))
                 stamps.append(b"%s\0%d\0%d" % (os.fsencode(name), info.st_size, info.st_mtime_ns))
     entries = make_entries(names, numbers, locations)
-    return make_listing("folder", entries, others), fingerprint(stamps)
+    return make_listing("folder", entries, others, links), fingerprint(stamps)
 
 
 def _inside(top: str, name: str) -> str | None:

@@ -139,6 +139,7 @@ def index_source(
     `labelling` is a resolved one, and `table` the one that it names; `scanner` measures.
     """
     listing = source.listing
+    listing.check_links()
     layout = _layout(listing.entries.names, listing.others, labelling, table)
     entries = listing.entries.take(np.array(layout.rows, dtype=np.int64))
     if not entries.size.any():

@@ -2,7 +2,8 @@
 
 Parsed here and not by `tarfile`, which takes seconds over 120,000 members and reads extended
 headers of any size into memory. Formats: ustar, GNU long names, pax `path` and `size`
-(POSIX.1-2001). Links, devices and sparse files are passed over, never followed.
+(POSIX.1-2001). Symbolic links, devices and sparse files are passed over, never
+followed; a hard link is the earlier member that it names.
 """
 
 import bz2
@@ -38,6 +39,8 @@ _MAX_DIGITS = 20
 _MAX_NAME = 4096
 """Bytes of a file's name: no system unpacks longer ones."""
 _REGULAR = (b"0", b"\0", b"7")
+_HARD_LINK = b"1"
+_LINKS = (_HARD_LINK, b"2")
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class _Extended:
     """What extended headers say of the file behind them."""
 
     path: bytes = b""
+    link: bytes = b""
     size: int | None = None
     sparse: bool = False
 
@@ -94,7 +98,7 @@ def list_tar(fd: int, budget: Budget) -> Listing:
     """The image files of the plain tar behind `fd`. Raises `BadArchive`."""
     end = os.fstat(fd).st_size
     found: dict[str, tuple[int, int, int, int, int]] = {}
-    others = position = 0
+    others = links = position = 0
     extended = _Extended()
     while True:
         header = os.pread(fd, _BLOCK, position)
@@ -112,25 +116,35 @@ def list_tar(fd: int, budget: Budget) -> Listing:
             raise BadArchive("The tar archive was cut short; pack it again.")
         if kind in (b"x", b"L", b"g", b"K"):
             budget.spend_header(size)
-            if kind in (b"x", b"L"):
+            if kind in (b"x", b"L", b"K"):
                 _extend(extended, kind, _body(fd, data, size))
             continue
         if len(extended.path) > _MAX_NAME:
             raise BadArchive("The tar archive is damaged: a file name in it is too long.")
         name = safe_name(_decode(extended.path or _name(header)))
-        sparse, extended = extended.sparse, _Extended()
+        sparse, linked, extended = extended.sparse, extended.link, _Extended()
         if kind == b"5" or name.endswith("/"):
             budget.spend_header(size)
             continue
         budget.spend(size)
-        if kind not in _REGULAR or sparse or is_litter(name):
+        if sparse or is_litter(name):
+            continue
+        if kind in _LINKS:
+            target = _decode(linked or header[157:257]).removeprefix("./")
+            if kind == _HARD_LINK and is_wanted(name) and target in found:
+                found[name] = found[target]
+                budget.spend_bytes(found[name][2])
+            else:
+                links += 1
+            continue
+        if kind not in _REGULAR:
             continue
         if not is_wanted(name):
             others += 1
             continue
         # A name given twice: the later one counts, as it would after unpacking.
         found[name] = (data, size, size, 0, NO_CRC)
-    return make_listing("tar", make_entries(list(found), list(found.values())), others)
+    return make_listing("tar", make_entries(list(found), list(found.values())), others, links)
 
 
 def _checksum(header: bytes) -> bool:
@@ -173,9 +187,14 @@ def _extend(extended: _Extended, kind: bytes, body: bytes) -> None:
     if kind == b"L":
         extended.path = body.rstrip(b"\0")
         return
+    if kind == b"K":
+        extended.link = body.rstrip(b"\0")
+        return
     for key, value in _pax(body):
         if key == b"path":
             extended.path = value
+        elif key == b"linkpath":
+            extended.link = value
         elif key == b"size":
             extended.size = _decimal(value)
         elif key.startswith(b"GNU.sparse"):

@@ -137,7 +137,9 @@ def _list(fd: int, budget: Budget) -> Listing:
     files = np.array([name[-1:] != "/" for name in names], bool)
     budget.spend_all(size[files])
     links = (records["system"] == _UNIX) & ((records["external"] >> 16) & _FILE_TYPE == _LINK)
-    files &= ~links & ~litter_among(names)
+    files &= ~litter_among(names)
+    passed = int((files & links).sum())
+    files &= ~links
     wanted = wanted_among(names)
     others = int((files & ~wanted).sum())
     # A name given twice: the later one counts, as it would after unpacking.
@@ -146,7 +148,7 @@ def _list(fd: int, budget: Budget) -> Listing:
     _check_readable(names, records, rows)
     columns = (offset + where.before, packed, size, records["method"], records["crc"])
     numbers = np.stack([np.asarray(column[rows], np.int64) for column in columns], axis=1)
-    return make_listing("zip", make_entries(list(found), numbers), others)
+    return make_listing("zip", make_entries(list(found), numbers), others, passed)
 
 
 def _records(directory: bytes, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:

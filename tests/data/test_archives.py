@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.data import open_dataset
+from imgcls.data import DatasetStore, open_dataset
 from imgcls.data.entries import Budget
 from imgcls.data.tars import list_tar
 from imgcls.data.zips import list_zip
@@ -136,6 +136,23 @@ def test_links_and_devices_in_a_tar_are_never_followed(pets, tar_of, tmp_path):
             archive.addfile(member)
     with open_dataset(path) as dataset:
         assert len(dataset) == len(pets)
+        assert DatasetStore().add(path).ignored == 2
+
+
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("folder", ["cat", "./cat", "c" * 120])
+def test_a_hard_link_in_a_tar_is_the_earlier_member_of_that_name(tar_of, pets, kind, folder):
+    files = {path.replace("cat", folder): data for path, data in pets.items()}
+    path = tar_of(files, kind=kind)
+    with tarfile.open(path, "a", format=kind) as archive:
+        for name, target in [("again", f"{folder}/00.jpg"), ("nothing", "cat/missing.jpg")]:
+            member = tarfile.TarInfo(f"dog/{name}.jpg")
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            archive.addfile(member)
+    with open_dataset(path) as dataset:
+        paths = dataset.index["path"].to_pylist()
+        assert len(paths) == len(pets) + 1
+        assert dataset.read(paths.index("dog/again.jpg")) == pets["cat/00.jpg"]
 
 
 def test_links_in_a_zip_are_left_out(pets, zip_of):
@@ -146,6 +163,17 @@ def test_links_in_a_zip_are_left_out(pets, zip_of):
         archive.writestr(info, "/etc/hostname")
     with open_dataset(path) as dataset:
         assert len(dataset) == len(pets)
+    assert DatasetStore().add(path).ignored == 1
+
+
+def test_an_archive_of_links_alone_is_told_of_them(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(3):
+            member = tarfile.TarInfo(f"cat/{number}.jpg")
+            member.type, member.linkname = tarfile.SYMTYPE, "/photos/1.jpg"
+            archive.addfile(member)
+    with pytest.raises(BadDataset, match=r"no images in the tar, only 3 links; .*--dereference"):
+        open_dataset(tmp_path / "a.tar")
 
 
 def test_an_encrypted_zip_is_refused(pets, zip_of):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imgcls import images
-from imgcls.data import open_dataset
+from imgcls.data import DatasetStore, open_dataset
 from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
 
 
@@ -166,6 +166,18 @@ def test_links_in_a_folder_lead_nowhere_outside_of_it(pets, folder_of, tmp_path,
         paths = dataset.index["path"].to_pylist()
         assert paths == sorted([*pets, "cat/again.jpg"])
         assert dataset.read(paths.index("cat/again.jpg")) == pets["dog/00.jpg"]
+    assert DatasetStore().add(root).ignored == 4
+
+
+def test_a_folder_of_links_that_lead_outside_of_it_is_refused_with_their_number(
+    pets, folder_of, tmp_path
+):
+    for path in pets:
+        link = tmp_path / "links" / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder_of(pets) / path)
+    with pytest.raises(BadDataset, match="only 20 links that lead outside of it; copy"):
+        open_dataset(tmp_path / "links")
 
 
 def test_odd_file_names_in_a_folder_are_read(pets, folder_of):
