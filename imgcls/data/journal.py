@@ -1,6 +1,6 @@
 """Journal: what an interrupted pass has measured already, so that the next one goes on from there.
 
-One file of messages, each behind its length and checksum, added to while a pass runs; the store
+One file of messages a pass, each behind its length and checksum, added to while it runs; the store
 removes it when the index is published. Whatever a kill or a full disk left half written ends it.
 """
 
@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from imgcls.data import messages
 from imgcls.data.entries import Entries
@@ -25,23 +25,35 @@ _FRAME = struct.Struct("<QL")
 
 
 class Journal:
-    """Of the chunks of one pass. Use as a context manager.
+    """Of the chunks of one pass. Use `opened` as a context manager.
 
-    Without a path, on a full disk, and while another process makes the same pass, it keeps nothing.
+    Without a stem, on a full disk, and while another process makes the same pass, it keeps nothing.
     """
 
-    def __init__(self, path: Path | None, key: str) -> None:
+    def __init__(self, stem: Path | None = None) -> None:
+        """`stem` is what the name of the file begins with; what follows is of the pass."""
         self.found: dict[int, Measures] = {}
         """What is known already, by number of the chunk."""
+        self._stem = stem
+        self._path: Path | None = None
         self._file: BinaryIO | None = None
-        if path is None:
-            return
-        try:
-            self._file = path.open("ab+", buffering=0)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._read(key)
-        except OSError:
-            self.close()
+
+    def opened(self, key: str) -> Self:
+        """With what is known of the pass of this key, and open for the rest of it."""
+        if self._stem is not None:
+            self._path = self._stem.with_name(f"{self._stem.name}-{key[:16]}")
+            try:
+                self._file = self._path.open("ab+", buffering=0)
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._read(key)
+            except OSError:
+                self.close()
+        return self
+
+    def remove(self) -> None:
+        """The file of the pass, which is not needed any more."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     def add(self, number: int, found: Measures) -> None:
         """Keep a chunk."""
@@ -80,7 +92,7 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 import numpy as np
@@ -44,7 +43,7 @@ class Scanner(Protocol):
         entries: Entries,
         *,
         progress: Progress | None = None,
-        journal: Path | None = None,
+        journal: Journal | None = None,
     ) -> Measures: ...
 
 
@@ -65,14 +64,13 @@ def scan(
     progress: Progress | None = None,
     threads: int | None = None,
     processes: int | None = None,
-    journal: Path | None = None,
+    journal: Journal | None = None,
 ) -> Measures:
     """Measures in the order of `entries`, which must be sorted by offset.
 
     `threads` (the caller's included) and `processes` default to what suits the number of files
-    and of cores. `journal` is a file that keeps what has been measured: where it is there already,
-    from a pass over the same entries, that pass goes on. Raises `BadDataset` where
-    the source cannot be opened.
+    and of cores. `journal` keeps what has been measured: where it has something of a pass over the
+    same entries, that pass goes on. Raises `BadDataset` where the source cannot be opened.
     """
     cores = usable_cores()
     if isinstance(path, Url):  # the time goes into waiting for it
@@ -83,13 +81,14 @@ def scan(
     if threads is None:
         threads = 1 if processes else min(cores, _MAX_THREADS)
     work = _Scan(kind, path, entries, progress)
-    with Journal(journal if is_long(entries) else None, work.key) as kept:
+    with opened(journal, entries, work.key) as kept:
         return work.run(threads, processes, kept)
 
 
-def is_long(entries: Entries) -> bool:
-    """Whether a pass takes so long that a journal of it is kept."""
-    return len(entries) >= _KEEP_FILES or bool(entries.packed.sum() >= _KEEP_BYTES)
+def opened(journal: Journal | None, entries: Entries, key: str) -> Journal:
+    """The journal of a pass; one that keeps nothing where the pass is over within seconds."""
+    long = len(entries) >= _KEEP_FILES or entries.packed.sum() >= _KEEP_BYTES
+    return (journal if long and journal else Journal()).opened(key)
 
 
 class _Scan:

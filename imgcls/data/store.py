@@ -27,6 +27,7 @@ from imgcls.data.index import (
     with_splits,
     write_index,
 )
+from imgcls.data.journal import Journal
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
@@ -179,7 +180,7 @@ class DatasetStore:
             source = open_source(path, work / f"archive-{unique}.tar")
             if rows is None and asked.pattern is None:
                 labelling, rows = _with_metadata(asked, source)
-            journal = self.root / f".pass-{source.key}"
+            journal = Journal(self.root / f".pass-{source.key}")
             if not move:
                 scanner = partial(scanner, journal=journal)
             index, ignored = index_source(source, progress, labelling, rows, scanner)
@@ -206,7 +207,7 @@ class DatasetStore:
                     added = Added(self._shelf.publish(entry, work, source.data), entry, index)
                 if entry.archive is None:
                     self._refresh_fixed(entry, index, work)
-            journal.unlink(missing_ok=True)
+            journal.remove()
             if move:
                 Path(entry.source).unlink(missing_ok=True)
             return added

@@ -3,12 +3,10 @@
 The machines must see the source under the same path, or read it from a URL.
 """
 
-from pathlib import Path
-
 from imgcls.data.entries import Entries, Kind
 from imgcls.data.journal import Journal, journal_key
 from imgcls.data.measure import Measures, join, measure
-from imgcls.data.scan import Progress, is_long, slices
+from imgcls.data.scan import Progress, opened, slices
 from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place
 from imgcls.scale.chunks import mapped
@@ -32,13 +30,13 @@ class RayScanner:
         entries: Entries,
         *,
         progress: Progress | None = None,
-        journal: Path | None = None,
+        journal: Journal | None = None,
     ) -> Measures:
         """As `data.scan.scan`, to the last number. Raises what `connect` and `mapped` do."""
         runs = slices(entries, CHUNK_FILES, CHUNK_BYTES)
         pixels = get_settings().max_image_pixels
         key = journal_key(entries, pixels, runs)
-        with Journal(journal if is_long(entries) else None, key) as kept:
+        with opened(journal, entries, key) as kept:
             found = dict(kept.found)
             done = sum(map(len, found.values()))
             todo = [number for number in range(len(runs)) if number not in found]

@@ -1,15 +1,15 @@
 """Journal: an interrupted pass goes on; what is damaged or of another pass is measured anew."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 
-from imgcls.data import open_dataset
+from imgcls.data import Labelling, open_dataset
 from imgcls.data import scan as scan_module
 from imgcls.data.journal import Journal
 from imgcls.data.scan import scan
@@ -26,7 +26,13 @@ def source(pets, zip_of, tmp_path, monkeypatch):
     monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
     monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
     found = open_source(zip_of(pets | {"cat/bad.jpg": b"x"}), tmp_path / "unused.tar")
-    return partial(scan, "zip", found.path, found.listing.entries, threads=1, processes=0)
+    entries = found.listing.entries
+
+    def run(journal=None, **more):
+        kept = Journal(journal)
+        return scan("zip", found.path, entries, threads=1, processes=0, journal=kept, **more)
+
+    return run
 
 
 @pytest.fixture
@@ -51,6 +57,11 @@ def stop_at(images):
     return progress
 
 
+def file_of(stem):
+    [path] = stem.parent.glob(f"{stem.name}-*")
+    return path
+
+
 def interrupt(source, journal, images=9):
     with pytest.raises(Stop):
         source(journal=journal, progress=stop_at(images))
@@ -71,8 +82,8 @@ def test_an_interrupted_pass_goes_on_and_finds_the_same(source, tmp_path, measur
 def test_a_journal_cut_anywhere_is_read_up_to_there(source, tmp_path, measured, keep):
     whole, path = source(), tmp_path / "journal"
     interrupt(source, path)
-    size = path.stat().st_size
-    os.truncate(path, min(keep, size - 1))
+    size = file_of(path).stat().st_size
+    os.truncate(file_of(path), min(keep, size - 1))
     measured.clear()
     assert_equal(source(journal=path), whole)
     assert sum(measured) > 21 - 9
@@ -81,9 +92,9 @@ def test_a_journal_cut_anywhere_is_read_up_to_there(source, tmp_path, measured, 
 def test_a_damaged_journal_is_read_up_to_the_damage(source, tmp_path, measured):
     whole, path = source(), tmp_path / "journal"
     interrupt(source, path)
-    data = bytearray(path.read_bytes())
+    data = bytearray(file_of(path).read_bytes())
     data[-100] ^= 1
-    path.write_bytes(data)
+    file_of(path).write_bytes(data)
     measured.clear()
     assert_equal(source(journal=path), whole)
     assert sum(measured) == 21 - 6
@@ -96,30 +107,53 @@ def test_the_journal_of_other_images_or_limits_is_not_used(
     interrupt(source, path)
     limit(max_image_pixels=100)
     measured.clear()
-    assert len(source(journal=path).error) == 21
-    assert sum(measured) == 21
     interrupt(source, path)
+    assert sum(measured) == 9
     limit(max_image_pixels=100_000)
     other = open_source(zip_of(pets, "other.zip"), tmp_path / "unused.tar")
     measured.clear()
-    scan("zip", other.path, other.listing.entries, threads=1, processes=0, journal=path)
+    scan("zip", other.path, other.listing.entries, threads=1, processes=0, journal=Journal(path))
     assert sum(measured) == 20
+    limit(max_image_pixels=100)
+    measured.clear()
+    source(journal=path)
+    assert sum(measured) == 21 - 9
 
 
 def test_a_second_pass_at_the_same_time_goes_without(source, tmp_path, measured):
     path = tmp_path / "journal"
     interrupt(source, path)
-    before = path.read_bytes()
-    with Journal(path, "another pass"):
-        start = path.read_bytes()
+    file = file_of(path)
+    before = file.read_bytes()
+    with file.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         measured.clear()
         assert len(source(journal=path)) == 21
-        assert sum(measured) == 21
-        assert path.read_bytes() == start != before
+    assert sum(measured) == 21
+    assert file.read_bytes() == before
 
 
-def test_a_full_disk_ends_the_journal_and_not_the_pass(source):
-    assert len(source(journal=scan_module.Path("/dev/full"))) == 21
+def test_a_full_disk_ends_the_journal_and_not_the_pass(source, tmp_path):
+    interrupt(source, tmp_path / "journal")
+    file = file_of(tmp_path / "journal")
+    file.unlink()
+    file.symlink_to("/dev/full")
+    assert len(source(journal=tmp_path / "journal")) == 21
+
+
+def test_a_pass_by_another_filter_leaves_the_journal_of_the_first(
+    pets, zip_of, monkeypatch, measured
+):
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
+    path = zip_of(pets)
+    with pytest.raises(Stop):
+        open_dataset(path, progress=stop_at(9))
+    labelling = Labelling(pattern="{label}/{number}", where="number>=4")
+    assert len(open_dataset(path, labelling=labelling)) == 12
+    measured.clear()
+    assert len(open_dataset(path)) == 20
+    assert sum(measured) <= 20 - 9
 
 
 def test_a_small_dataset_leaves_no_journal(pets, zip_of, home):

@@ -10,6 +10,7 @@ import pytest
 
 from imgcls import offline, scale
 from imgcls.data import open_dataset
+from imgcls.data.journal import Journal
 from imgcls.data.measure import Measures
 from imgcls.data.scan import scan
 from imgcls.data.source import Source, open_source
@@ -210,7 +211,9 @@ def test_a_pass_that_was_interrupted_goes_on(
         if done > 2_000:
             raise KeyboardInterrupt
 
-    ask = partial(RayScanner(connected), "zip", pets_zip, entries, journal=tmp_path / "journal")
+    ask = partial(
+        RayScanner(connected), "zip", pets_zip, entries, journal=Journal(tmp_path / "journal")
+    )
     with pytest.raises(KeyboardInterrupt):
         ask(progress=stop)
     seen.clear()
