@@ -196,17 +196,19 @@ class Client:
         dataset: str,
         fixes: "Sequence[FixRow] | None" = None,
         *,
+        apply: bool = False,
         min_confidence: float = 0.9,
         seed: int = 0,
     ) -> "Fixed":
-        """A new version of a stored dataset by `fixes`; without them, what is proposed.
+        """A new version of a stored dataset by `fixes`; without them, what is proposed, or with
+        `apply` a new version by all of that.
 
         Raises `DatasetNotFound`, or `BadArgument` for fixes that do not fit.
         """
         from imgcls.findings import Fixed
 
         rows = None if fixes is None else [row.model_dump() for row in fixes]
-        body = {"fixes": rows, "min_confidence": min_confidence, "seed": seed}
+        body = {"fixes": rows, "apply": apply, "min_confidence": min_confidence, "seed": seed}
         return Fixed.model_validate(self._post("/fix", slow=True, dataset=dataset, **body))
 
     def diff(self, old: str, new: str, *, seed: int = 0) -> "DatasetDiff":

@@ -156,9 +156,12 @@ class FixRequest(JsonRequest):
     dataset: DatasetTag
     fixes: list[FixRow] | None = Field(
         None,
-        description="What to change, as a new version. Left out, fixes are proposed and none is "
-        "applied.",
+        description="What to change, as a new version. Left out, fixes are proposed, and "
+        "applied where `apply` says so.",
         examples=[[{"path": "train/cat/01.jpg", "action": "drop"}]],
+    )
+    apply: bool = Field(
+        False, description="Without `fixes`: apply all that is proposed.", examples=[True]
     )
     min_confidence: float = Field(
         0.9, ge=0, le=1, description="Of the findings that fixes are proposed for."

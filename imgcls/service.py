@@ -269,10 +269,15 @@ class ImageClassifier:
 
     @endpoint("/fix", FixRequest, Fixed, role="manage")
     async def fix(
-        self, dataset: str, fixes: Sequence[FixRow] | None, min_confidence: float, seed: int
+        self,
+        dataset: str,
+        fixes: Sequence[FixRow] | None,
+        apply: bool,
+        min_confidence: float,
+        seed: int,
     ) -> Fixed:
-        """Make a new version of a dataset by a list of fixes; without one, propose it."""
-        return await heavily(stored_data.fix, dataset, fixes, min_confidence, seed)
+        """Make a new version of a dataset by a list of fixes; without one, propose or apply it."""
+        return await heavily(stored_data.fix, dataset, fixes, apply, min_confidence, seed)
 
     @endpoint("/diff", DiffRequest, DatasetDiff, role="manage")
     async def diff(self, old: str, new: str, seed: int) -> DatasetDiff:

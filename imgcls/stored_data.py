@@ -90,15 +90,20 @@ def findings(tag: str, least: float, seed: int) -> Findings:
         return Findings(dataset=dataset.tag, total=total, findings=found[:_LISTED_FINDINGS])
 
 
-def fix(tag: str, rows: Sequence[FixRow] | None, least: float, seed: int) -> Fixed:
+def fix(tag: str, rows: Sequence[FixRow] | None, apply: bool, least: float, seed: int) -> Fixed:
     from imgcls.findings import find
     from imgcls.findings.mending import to_fixes
 
     store = stored()
-    if rows is not None:
-        return Fixed(dataset=store.add_fixed(tag, rows, seed=seed), fixes=list(rows))
-    with store.open(tag, seed=seed) as dataset:
-        return Fixed(dataset=None, fixes=to_fixes(find(dataset), least)[:_LISTED_FIXES])
+    made = None
+    if rows is None:
+        with store.open(tag, seed=seed) as dataset:
+            tag, rows = dataset.tag, to_fixes(find(dataset), least)
+    else:
+        apply = True
+    if apply:
+        made = store.add_fixed(tag, rows, seed=seed)
+    return Fixed(dataset=made, total=len(rows), fixes=list(rows[:_LISTED_FIXES]))
 
 
 def diff(old: str, new: str, seed: int) -> DatasetDiff:

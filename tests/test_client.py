@@ -196,6 +196,11 @@ def test_a_fault_is_found_and_a_proposed_fix_makes_a_version_without_it(
     assert fixed.dataset is not None
     assert (fixed.dataset.unreadable, fixed.dataset.images) == (0, 36)
     assert "unreadable" not in client.findings(fixed.dataset.tag).total
+    assert fixed.total == 1
+    whole = client.fix(tag, apply=True, min_confidence=1)
+    assert whole.dataset is not None
+    assert whole.dataset.unreadable == 0
+    assert whole.total == client.fix(tag, min_confidence=1).total == len(whole.fixes)
     with pytest.raises(BadArgument, match="nowhere"):
         client.fix(tag, [wanted[0].model_copy(update={"path": "nowhere.jpg"})])
 

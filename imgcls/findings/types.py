@@ -68,5 +68,7 @@ class Findings(_Frozen):
 class Fixed(_Frozen):
     dataset: DatasetSummary | None
     """The new version; null where the fixes are but proposed."""
+    total: int
+    """How many fixes were applied or are proposed."""
     fixes: list[FixRow]
-    """That were applied; or those that are proposed, the first 5,000, the surest first."""
+    """The first 5,000 of them; of those that are proposed, the surest first."""
