@@ -20,6 +20,8 @@ Action = Literal["drop", "relabel", "merge", "move"]
 HEADER = ("path", "action", "value", "reason", "confidence")
 HASH_BYTES = 20
 MAX_BYTES = 128 * 2**20
+MAX_PATH, MAX_TEXT = 100_000, 10_000
+"""Characters; a CSV is read back with up to 131,072 in a field."""
 
 
 class FixRow(BaseModel):
@@ -27,12 +29,12 @@ class FixRow(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
+    path: str = Field(max_length=MAX_PATH)
     """The image, or of `merge` the class that goes."""
     action: Action
-    value: str = ""
+    value: str = Field(default="", max_length=MAX_TEXT)
     """The label, target or split that it gets, or the class that takes its images."""
-    reason: str = ""
+    reason: str = Field(default="", max_length=MAX_TEXT)
     confidence: float = Field(default=1, ge=0, le=1)
 
 

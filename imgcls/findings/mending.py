@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from imgcls.data.fix_list import FixRow
+from imgcls.data.fix_list import MAX_PATH, MAX_TEXT, FixRow
 from imgcls.data.twins import SURE
 from imgcls.findings.types import Finding
 
@@ -25,10 +25,12 @@ def _rows(findings: Iterable[Finding]) -> Iterator[FixRow]:
         if finding.fix is None:
             continue
         for path in finding.fix.paths:
+            if len(path) > MAX_PATH:
+                continue  # of an archive that means no good
             yield FixRow(
                 path=path,
                 action=finding.fix.action,
                 value=finding.fix.value or "",
-                reason=f"{finding.kind}: {finding.message}",
+                reason=f"{finding.kind}: {finding.message}"[:MAX_TEXT],
                 confidence=finding.confidence,
             )

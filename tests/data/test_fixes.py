@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from imgcls.card import DatasetLineage
 from imgcls.data import DatasetStore, Labelling, open_dataset
@@ -203,6 +204,15 @@ def test_a_list_survives_being_written_and_read(tmp_path: Path):
     ]
     (tmp_path / "fix.csv").write_text(to_csv(fixes), encoding="utf-8")
     assert read_csv(tmp_path / "fix.csv") == fixes
+
+
+def test_the_longest_line_can_be_read_back_and_longer_ones_are_refused(tmp_path: Path):
+    longest = row("p" * 100_000, "relabel", "v" * 10_000, reason='"' * 10_000)
+    (tmp_path / "fix.csv").write_text(to_csv([longest]), encoding="utf-8")
+    assert read_csv(tmp_path / "fix.csv") == [longest]
+    for name in ("path", "value", "reason"):
+        with pytest.raises(ValidationError, match="at most"):
+            FixRow(**longest.model_dump() | {name: "x" * 100_001})
 
 
 @pytest.mark.parametrize(

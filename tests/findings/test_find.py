@@ -12,6 +12,7 @@ from imgcls.data import open_dataset
 from imgcls.findings import Finding, find
 from imgcls.findings.classes import _by_name
 from imgcls.findings.mending import to_fixes
+from imgcls.findings.types import Fix
 
 Files = dict[str, bytes]
 
@@ -267,3 +268,12 @@ def test_a_list_of_fixes_names_each_image_once_and_the_surest_first(found, clean
         ("dogs", "merge", "dog"),
     }
     assert to_fixes(findings, 1.01) == []
+
+
+def test_a_finding_too_long_for_a_list_is_cut_and_its_endless_names_left_out():
+    fix = Fix(action="drop", paths=["a.jpg", "b" * 200_000])
+    finding = Finding(
+        kind="unreadable", paths=fix.paths, confidence=1, message="x" * 20_000, fix=fix
+    )
+    [row] = to_fixes([finding])
+    assert (row.path, len(row.reason)) == ("a.jpg", 10_000)
