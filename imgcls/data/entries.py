@@ -211,13 +211,20 @@ class Budget:
         self.headers += 1
         self._spend(self.headers, 2 * self.max_files, "folders and extended headers", size)
 
+    def expect(self, count: int) -> None:
+        """So many files and folders are to come. As `spend`."""
+        self._check(count, self.max_files, "files and folders")
+
     def _spend(self, count: int, most: int, what: str, size: int) -> None:
+        self._check(count, most, what)
+        self.spend_bytes(size)
+
+    def _check(self, count: int, most: int, what: str) -> None:
         if count > most:
             raise BadArchive(
                 f"The archive holds more than {most:,} {what}; split it, or raise "
                 "IMGCLS_MAX_ARCHIVE_FILES."
             )
-        self.spend_bytes(size)
 
     def spend_bytes(self, size: int) -> None:
         """Bytes of no file in particular. As `spend`."""

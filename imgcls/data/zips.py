@@ -124,6 +124,7 @@ def find_directory(read: Read, size: int) -> Directory:
 
 def _list(fd: int, budget: Budget) -> Listing:
     where = find_directory(_reader(fd), os.fstat(fd).st_size)
+    budget.expect(where.count)
     directory = os.pread(fd, where.length, where.start)
     records, starts = _records(directory, where.count)
     names = safe_names(_names(directory, starts, records["name"]))

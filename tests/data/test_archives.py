@@ -267,6 +267,19 @@ def test_limits_on_files_and_bytes_hold_before_anything_is_read(pets, zip_of, ta
             open_dataset(path)
 
 
+def test_a_zip_of_too_many_files_is_refused_before_its_list_is_read(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"cat/{number}.jpg", b"")
+    tracemalloc.start()
+    with path.open("rb") as file, pytest.raises(BadArchive, match="more than 19,999 files"):
+        list_zip(file.fileno(), Budget(19_999, 1 << 20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 19
+
+
 def test_a_folder_has_no_such_limits(pets, folder_of, limit):
     limit(max_archive_files=5, max_archive_mb=1)
     root = folder_of(pets | {"cat/zeros.jpg": bytes(2 << 20)})
