@@ -56,39 +56,39 @@ def read_csv(path: Path) -> list[FixRow]:
         if path.stat().st_size > MAX_BYTES:
             raise BadArgument(f"The list {path} has more than {MAX_BYTES >> 20} MiB.")
         text = path.read_bytes().decode("utf-8-sig")
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(reader.line_num, line) for line in reader if any(line)]
     except OSError as err:
         raise BadArgument(f"The list {path} cannot be read ({err.strerror}).") from err
     except (UnicodeDecodeError, csv.Error) as err:
         raise BadArgument(f"The list {path} is no CSV in UTF-8: {err}.") from err
-    header = [name.strip() for name in lines[0]] if lines else []
+    header = [name.strip() for name in lines.pop(0)[1]] if lines else []
     if not {"path", "action"} <= set(header) <= set(HEADER) or len(set(header)) != len(header):
         raise BadArgument(
             f"The list {path} needs the header {','.join(HEADER)}; it has: "
             f"{','.join(header)[:200] or 'nothing'}."
         )
-    short = next((n for n, line in enumerate(lines, 1) if len(line) != len(header)), None)
-    if short is not None:
-        raise BadArgument(
-            f"Line {short:,} of {path} has {len(lines[short - 1])} values, its header "
-            f"{len(header)}."
-        )
+    for number, line in lines:
+        if len(line) != len(header):
+            raise BadArgument(
+                f"Line {number:,} of {path} has {len(line)} values, its header {len(header)}."
+            )
     given = [
         {name: value for name, value in zip(header, line, strict=True) if value or name == "path"}
-        for line in lines[1:]
+        for _, line in lines
     ]
     try:
         return _ROWS.validate_python(given)
     except ValidationError as err:
         fault = err.errors(include_url=False)[0]
-        line, *field = fault["loc"]
+        row, *field = fault["loc"]
         raise BadArgument(
-            f"Line {int(line) + 2:,} of {path}: {'.'.join(map(str, field))}: {fault['msg']}."
+            f"Line {lines[int(row)][0]:,} of {path}: {'.'.join(map(str, field))}: {fault['msg']}."
         ) from err
 
 
 def fix_hash(rows: Sequence[FixRow], before: str | None) -> str:
     """BLAKE2b-160, hex, of what a list does, and of the lists applied before it."""
-    lines = sorted(f"{row.path}\0{row.action}\0{row.value}" for row in rows)
+    lines = sorted({f"{row.path}\0{row.action}\0{row.value}" for row in rows})
     data = "\n".join([before or "", *lines]).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()

@@ -206,6 +206,16 @@ def test_a_list_survives_being_written_and_read(tmp_path: Path):
     assert read_csv(tmp_path / "fix.csv") == fixes
 
 
+def test_empty_rows_of_a_spreadsheet_are_left_out(tmp_path: Path):
+    (tmp_path / "fix.csv").write_text("path,action,value\r\na,drop,\r\n,,\r\n,,,,\r\n\r\n")
+    assert read_csv(tmp_path / "fix.csv") == [row("a", "drop")]
+
+
+def test_a_line_said_twice_is_one_fix(store, tag):
+    fixes = [row("train/cat/01.jpg", "drop")]
+    assert store.add_fixed(tag, fixes * 2).tag == store.add_fixed(tag, fixes).tag
+
+
 def test_the_longest_line_can_be_read_back_and_longer_ones_are_refused(tmp_path: Path):
     longest = row("p" * 100_000, "relabel", "v" * 10_000, reason='"' * 10_000)
     (tmp_path / "fix.csv").write_text(to_csv([longest]), encoding="utf-8")
@@ -223,6 +233,8 @@ def test_the_longest_line_can_be_read_back_and_longer_ones_are_refused(tmp_path:
         ("path,action,action\na,drop,drop\n", "header"),
         ("path,action\na\n", "Line 2"),
         ("path,action\na,drop\nb,burn\n", "Line 3"),
+        ("\npath,action\n\n,\na\n", "Line 5"),
+        ("path,action\n\n\na,drop\nb,burn\n", "Line 5"),
         ("path,action,confidence\na,drop,lots\n", "Line 2"),
         ('path,action\n"a,drop\n', "CSV"),
     ],
