@@ -74,8 +74,10 @@ def fix(
 
     rows = read_csv(apply)
     with open_data(data, seed) as dataset:
-        tag = dataset.tag
+        tag, labels = dataset.tag, dataset.labels
     summary = DatasetStore().add_fixed(tag, rows, seed=seed)
+    if new := sorted(set(summary.labels) - set(labels)):
+        console.note(f"Classes that were not there before: {', '.join(new)}")
     if json:
         console.show_json(summary)
         return

@@ -47,6 +47,16 @@ def test_a_list_that_does_not_fit_is_refused_in_one_line(photos: Path, tmp_path:
     assert "nowhere.jpg" in result.stderr
 
 
+def test_a_class_that_a_list_makes_is_named(photos: Path, tmp_path: Path) -> None:
+    path = next(path for path in photos.rglob("*.jpg") if path.name != "bad.jpg")
+    list_of = tmp_path / "fix.csv"
+    for label, told in (("dgo", True), ("red", False)):
+        list_of.write_text(f"path,action,value\n{path.relative_to(photos)},relabel,{label}\n")
+        result = imgcls("data", "fix", photos, "--apply", list_of)
+        assert result.exit_code == 0, result.output
+        assert ("not there before: dgo" in result.stderr) == told
+
+
 @pytest.mark.parametrize("options", [(), ("--out", "a.csv", "--apply", "b.csv")])
 def test_either_a_list_is_written_or_one_is_applied(photos: Path, options: tuple[str, ...]) -> None:
     assert imgcls("data", "fix", str(photos), *options).exit_code == 2
