@@ -37,6 +37,8 @@ Item = tuple[str, Read]
 
 _PART = 1_024
 """Files of one input whose names are held at once."""
+_LARGE = 256 * 2**10
+"""Mean bytes of an archive's files from which on each is read by itself."""
 _AHEAD = 3
 """Batches that are decoded while one is in the graph."""
 
@@ -87,6 +89,14 @@ class Part:
         if self.entries is None:
             for name, file in zip(self.names, self.files, strict=True):
                 yield name, lambda file=file: _read(file)  # type: ignore[misc]
+            return
+        if len(self) and self.entries.packed.mean() > _LARGE:
+            # Whoever decodes one reads it, or many would wait in memory; neighbours gain nothing.
+            for at, name in enumerate(self.names):
+                yield (
+                    name,
+                    partial(_alone, self.kind, self.place, self.entries.take(slice(at, at + 1))),
+                )
             return
         with open_reader(self.kind, self.place) as reader:
             if self.entries.locations is not None:  # single files: whoever decodes one fetches it
@@ -290,6 +300,12 @@ def _unpack(path: Place, source: Source, size: int) -> Iterator[Part]:
         if source.data != path and source.kind == "folder":
             names = [str(path)]
         yield Part(names, source.data, [], source.kind, entries)
+
+
+def _alone(kind: Kind, path: Place, entry: Entries) -> bytes:
+    with open_reader(kind, path) as reader:
+        [(data, _)] = reader.scan(entry)
+    return _given(data)
 
 
 def _given(data: bytes | BadImage) -> bytes:

@@ -1,11 +1,13 @@
 """`imgcls predict`: any files in, one row each out, whatever some of them are."""
 
 import csv
+import io
 import itertools
 import json
 import os
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,9 +68,12 @@ def test_a_folder_gives_a_row_for_every_image_in_it(photos: Path) -> None:
             assert sum(row[f"p_{c}"] for c in ("red", "green", "blue")) == pytest.approx(1, 1e-4)
 
 
+@pytest.mark.parametrize("large", [False, True])
 def test_files_folders_patterns_and_archives_are_the_same_images(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
+    if large:
+        monkeypatch.setattr(offline, "_LARGE", 0)
     with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in photos.rglob("*.*"):
             archive.write(path, path.relative_to(photos))
@@ -272,6 +277,22 @@ def test_only_a_few_batches_are_read_ahead(registry: Registry) -> None:
     assert taken <= 8 * (5 + 4)
     answers.close()  # type: ignore[attr-defined]
     assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+
+
+def test_large_files_of_an_archive_are_read_when_they_are_decoded(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(noise).save(picture, "PNG")
+    with zipfile.ZipFile(tmp_path / "large.zip", "w") as archive:
+        for number in range(40):
+            archive.writestr(f"{number:02d}.png", picture.getvalue())
+    with offline.Inputs([str(tmp_path / "large.zip")]) as inputs:
+        tracemalloc.start()
+        items = list(inputs)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert held < len(picture.getvalue())
+        assert {read() for _, read in items} == {picture.getvalue()}
 
 
 def test_an_interrupted_run_leaves_the_answers_so_far_and_no_finished_file(
