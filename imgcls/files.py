@@ -19,6 +19,8 @@ from imgcls.errors import BadArgument
 NAME = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 """A model's or dataset's name, as a regular expression."""
 VERSION = r"[a-z0-9][a-z0-9._-]{0,62}"
+_HELD = ".held"
+"""A file in a folder of work, locked while the work goes on."""
 _ABANDONED = 24 * 3600
 """Seconds after which unfinished work belongs to nobody."""
 
@@ -105,19 +107,30 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent, prefix)
-    with tempfile.TemporaryDirectory(
-        prefix=prefix, dir=parent, ignore_cleanup_errors=True
-    ) as folder:
+    made = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+    with made as folder, locked(Path(folder) / _HELD):
         yield Path(folder)
 
 
 def sweep(parent: Path, prefix: str) -> None:
-    """Remove files and folders of unfinished work that nobody has touched for a day."""
+    """Remove files and folders of unfinished work that nobody holds or has touched for a day."""
     for left in parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _ABANDONED:
+            old = time.time() - left.stat().st_mtime > _ABANDONED
+            if old and not _is_held(left):
                 shutil.rmtree(left, ignore_errors=True)
                 left.unlink(missing_ok=True)
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        with (folder / _HELD).open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file, or a folder of before
+        return False
+    return False
 
 
 @contextlib.contextmanager

@@ -257,6 +257,19 @@ def test_what_a_killed_process_left_behind_is_removed_a_day_later(pets, zip_of):
     assert [path.name for path in store.root.glob(".tmp-*")] == [".tmp-new"]
 
 
+def test_a_pass_of_days_keeps_its_folder(pets, zip_of):
+    store = DatasetStore()
+    other = zip_of(pets, "other.zip")
+
+    def days(done, total):
+        [work] = store.root.glob(".tmp-*")
+        os.utime(work, ns=(1, 1))
+        store.add(other)
+
+    assert store.add(zip_of(pets), progress=days).images == 20
+    assert list(store.root.glob(".tmp-*")) == []
+
+
 def test_adding_the_same_content_at_once_leaves_one_whole_dataset(pets, zip_of):
     paths = [zip_of(pets, f"{n}.zip") for n in range(8)]
     store = DatasetStore()
