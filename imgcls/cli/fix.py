@@ -11,6 +11,7 @@ from imgcls.cli import options
 from imgcls.cli.data import open_data
 from imgcls.cli.options import Data, Json
 from imgcls.cli.training_module import check_installed, run_module
+from imgcls.errors import BadArgument
 from imgcls.files import write_atomic
 
 if TYPE_CHECKING:
@@ -140,6 +141,10 @@ def _write(data: str, out: Path, least: float, seed: int, json: bool) -> None:
     from imgcls.data.fix_list import to_csv
     from imgcls.findings.mending import to_fixes
 
+    if out.exists():
+        raise BadArgument(
+            f"{out} exists already and may have been edited; give another name, or remove it."
+        )
     tag, found = _find(data, seed)
     rows = to_fixes(found, least)
     write_atomic(out, to_csv(rows))

@@ -40,6 +40,14 @@ def test_a_reviewed_list_makes_a_version_without_the_faults(photos: Path, tmp_pa
     assert "unreadable" not in {finding["kind"] for finding in left}
 
 
+def test_a_list_that_is_there_is_not_written_over(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "fix.csv").write_text("edited")
+    result = imgcls("data", "fix", photos, "--out", tmp_path / "fix.csv")
+    assert result.exit_code == 1
+    assert "exists already" in result.stderr
+    assert (tmp_path / "fix.csv").read_text() == "edited"
+
+
 def test_a_list_that_does_not_fit_is_refused_in_one_line(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "fix.csv").write_text("path,action\nnowhere.jpg,drop\n")
     result = imgcls("data", "fix", str(photos), "--apply", str(tmp_path / "fix.csv"))
