@@ -46,6 +46,14 @@ def split_tag(tag: str) -> tuple[str, str | None]:
     return name, version
 
 
+def check_folder(path: Path) -> None:
+    """Refuse, before the work, a file that could not be written after it. Raises `BadArgument`."""
+    if path.is_dir():
+        raise BadArgument(f"{path} is a folder; give the name of a file.")
+    if not path.absolute().parent.is_dir():
+        raise BadArgument(f"There is no folder {path.parent}; make it first.")
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data`, so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

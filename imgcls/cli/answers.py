@@ -17,6 +17,7 @@ from imgcls import console
 from imgcls.card import ModelCard
 from imgcls.data.entries import printable
 from imgcls.errors import BadArgument
+from imgcls.files import check_folder
 from imgcls.offline import Answers
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ class OutFile:
         ending = path.suffix.lower()
         if ending not in FORMATS:
             raise BadArgument(f"--out must end in {', '.join(FORMATS)}; got {path.name!r}.")
-        if not path.absolute().parent.is_dir():
-            raise BadArgument(f"There is no folder {path.parent}; make it first.")
+        check_folder(path)
         self.path = path
         self.part = path.with_name(path.name + ".part")
         kinds: dict[str, type[_Csv] | type[_JsonLines] | type[_Parquet]] = {

@@ -8,6 +8,7 @@ import typer
 from imgcls import console
 from imgcls.cli import options
 from imgcls.cli.options import Data, Json
+from imgcls.files import check_folder, write_atomic
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +49,8 @@ def eda(
     from imgcls.cli.data import open_data
     from imgcls.eda import profile
 
+    if html is not None:
+        check_folder(html)
     read_as = options.labelling(pattern, target, where, group)
     scanner = options.scanner(engine, address)
     with open_data(data, seed, read_as, table, scanner=scanner) as dataset:
@@ -56,8 +59,7 @@ def eda(
             from imgcls.eda.html import page
             from imgcls.findings import find
 
-            written = page(dataset, found, find(dataset))
-            html.write_text(written, encoding="utf-8")
+            write_atomic(html, page(dataset, found, find(dataset)))
     if json:
         console.show_json(found)
     elif html is not None:

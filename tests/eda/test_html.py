@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from imgcls.cli.app import app
-from imgcls.data import open_dataset
+from imgcls.data import DatasetStore, open_dataset
 from imgcls.eda import faults, profile
 from imgcls.eda.html import page
 from imgcls.findings import find
@@ -156,6 +156,17 @@ def test_the_command_writes_the_page(colours: Path, tmp_path: Path) -> None:
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
     as_json = CliRunner().invoke(app, ["eda", str(colours), "--html", str(out), "--json"])
     assert '"overall"' in as_json.stdout
+
+
+@pytest.mark.parametrize("place", ["missing/report.html", "."])
+def test_a_page_that_cannot_be_written_is_refused_before_the_pass(
+    colours: Path, tmp_path: Path, place: str
+) -> None:
+    done = CliRunner().invoke(app, ["eda", str(colours), "--html", str(tmp_path / place)])
+    assert done.exit_code == 1
+    assert "folder" in done.stderr
+    assert DatasetStore().list() == []
+    assert not (tmp_path / "missing").exists()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to look at the page")
