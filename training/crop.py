@@ -119,6 +119,7 @@ def _encoded(pixels: Pixels, name: str) -> bytes:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where the archive was written, 1 where it was not."""
     args = _parser().parse_args(argv)
+    console.use_json(args.json)
     return console.exit_code(lambda: _crop(args))
 
 
@@ -157,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--detector", default=DEFAULT, help=f"of torchvision (default: {DEFAULT})")
     parser.add_argument("--weights", default=PRETRAINED, help="coco, or the path of a state dict")
     parser.add_argument("--score", type=float, default=0.5, help="least score of a find")
-    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.add_argument("--json", action="store_true", help="print the counts or a refusal as JSON")
     parser.add_argument("--margin", type=float, default=0.05, help="share of the sides to add")
     return parser
 

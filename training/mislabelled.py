@@ -137,6 +137,7 @@ def _contradicted(targets: Rows, probabilities: Floats) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where the dataset was judged and the findings are kept, 1 where not."""
     args = _parser().parse_args(argv)
+    console.use_json(args.json)
     return console.exit_code(lambda: _judge(args))
 
 
@@ -160,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the recipe")
     parser.add_argument("--folds", type=int, default=_FOLDS, help="models that judge")
     parser.add_argument("--seed", type=int, default=0, help="of the splits")
+    parser.add_argument("--json", action="store_true", help="print a refusal as JSON")
     return parser
 
 

@@ -18,8 +18,12 @@ def main() -> None:
         import typer  # noqa: F401
     except ImportError:
         sys.exit("error: the command line is not installed: pip install 'imgcls[cli]'")
-    from imgcls import console
-    from imgcls.cli.app import app
+    try:
+        from imgcls import console
+        from imgcls.cli.app import app
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        sys.exit(130)
 
     # Asked to end, unwind: `train` stops its job and `demo` its server on the way out.
     signal.signal(signal.SIGTERM, _terminated)

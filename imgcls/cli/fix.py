@@ -116,6 +116,7 @@ def mislabelled(
         tag = dataset.tag
     given = [f"--folds={folds}", f"--seed={seed}", *(f"--set={text}" for text in changes or [])]
     given += [f"--recipe={recipe}"] if recipe else []
+    given += ["--json"] if json else []
     run_module("training.mislabelled", *given, "--", tag)
     _show(kept(tag), json)
 

@@ -1,10 +1,14 @@
 """A module of `training`, run to its end by commands whose work is no job."""
 
+import contextlib
 import os
 import subprocess
 import sys
 
 import typer
+
+_GRACE = 3.0
+"""Seconds in which an interrupted module cleans up."""
 
 
 def check_installed(why: str) -> None:
@@ -23,10 +27,24 @@ def run_module(module: str, *arguments: str) -> None:
     """
     from imgcls.jobs import python_path
 
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", module, *arguments],
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "training.entry", module, *arguments],
         env=os.environ | {"PYTHONPATH": python_path()},
-        check=False,
     )
-    if done.returncode:
-        raise typer.Exit(done.returncode)
+    try:
+        code = _wait(child)
+    finally:
+        child.kill()
+        child.wait()
+    if code:
+        raise typer.Exit(code)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        # A terminal interrupts both, and then the child says so.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(_GRACE)
+        raise

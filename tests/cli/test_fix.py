@@ -1,6 +1,12 @@
 """`imgcls data findings` and `imgcls data fix`: from a fault to a version without it."""
 
 import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +74,38 @@ def test_a_class_that_a_list_makes_is_named(photos: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("options", [(), ("--out", "a.csv", "--apply", "b.csv")])
 def test_either_a_list_is_written_or_one_is_applied(photos: Path, options: tuple[str, ...]) -> None:
     assert imgcls("data", "fix", str(photos), *options).exit_code == 2
+
+
+@pytest.mark.parametrize("options", [("--recipe", "nothing"), ("--set", "head.kind=foo")])
+def test_a_refusal_of_looking_for_wrong_labels_is_json_where_that_is_asked_for(
+    photos: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    result = imgcls("data", "mislabelled", str(photos), *options, "--json")
+    assert result.exit_code == 1
+    assert json.loads(capfd.readouterr().out)["code"] == "bad_recipe"
+
+
+def test_looking_for_wrong_labels_is_stopped_without_a_traceback(photos: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imgcls.cli", "data", "mislabelled", photos],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while process.poll() is None and "training.entry" not in _commands(process.pid):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.count("stopped") == 1
+
+
+def _commands(session: int) -> str:
+    return subprocess.run(
+        ["ps", "-s", str(session), "-o", "args="], capture_output=True, text=True, check=False
+    ).stdout

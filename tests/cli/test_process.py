@@ -65,6 +65,21 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_interrupt_while_it_loads_leaves_no_traceback() -> None:
+    code = """
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "imgcls.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from imgcls.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
 def test_a_reader_that_goes_away_stops_it_quietly(registry: Registry, tmp_path: Path) -> None:
     tag = tiny_model(tmp_path / "model", registry)
     photos = class_folders(tmp_path / "photos", per_class=400)

@@ -1,5 +1,6 @@
 """Cutting pictures to what a detector finds, and the detector itself."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -121,6 +122,8 @@ def test_a_detector_of_torchvision_from_a_file_of_weights(
     arguments = [str(photos), str(tmp_path / "cut.zip"), "--detector", SMALL]
     assert main([*arguments, "--weights", str(tmp_path / "w.pth"), "--score", "0.3"]) == 0
     assert "cut.zip: 2 images; left out 0 without a person and 1" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["code"] == "bad_dataset"
     assert main(arguments) == 1
     assert "exists already" in capsys.readouterr().err
 
