@@ -133,8 +133,11 @@ class DatasetStore:
 
         Raises `DatasetNotFound`, `BadDataset`.
         """
-        self._shelf.entry(tag)
-        with locked(self.root / ".lock"):  # nobody replaces it between the two reads
+        folder, entry = self._shelf.entry(tag)
+        try:
+            index = read_index(folder / entry.index)
+        except FileNotFoundError:
+            # Replaced between the two reads: what is there now is whole.
             folder, entry = self._shelf.entry(tag)
             try:
                 index = read_index(folder / entry.index)

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from imgcls.data import DatasetStore
+from imgcls.data import store as store_module
 from imgcls.data.diff import DatasetDiff, diff_versions
 from imgcls.errors import BadDataset, DatasetInUse, DatasetNotFound
 
@@ -48,6 +49,29 @@ def test_nothing_has_changed(split, diff):
     found = diff(split, split)
     assert found.old == found.new
     assert (found.same, kinds(found)) == (24, nothing())
+
+
+def test_a_store_that_may_only_be_read_is_compared(pets, zip_of):
+    store = DatasetStore()
+    tag = store.add(zip_of(pets)).tag
+    (store.root / ".lock").unlink()
+    (store.root / ".lock").mkdir()  # what nobody can open for writing, root included
+    assert diff_versions(store, tag, tag).same == 20
+
+
+def test_an_index_that_is_replaced_meanwhile_is_read_as_it_is_then(pets, zip_of, monkeypatch):
+    store = DatasetStore()
+    tag = store.add(zip_of(pets), move=True).tag
+    read, calls = store_module.read_index, []
+
+    def replaced(path):
+        if not calls:
+            calls.append(path)
+            store.add(zip_of(pets), move=True)
+        return read(path)
+
+    monkeypatch.setattr(store_module, "read_index", replaced)
+    assert len(store.index(tag)) == 20
 
 
 def test_images_that_came_and_went_are_named(split, diff, picture):
