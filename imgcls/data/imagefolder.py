@@ -52,7 +52,7 @@ def _json_lines(data: bytes, name: str) -> Lines:
     """Keys of all lines, and the values of each; lists and objects are left out."""
     records = []
     try:
-        for line in data.decode("utf-8-sig").splitlines():
+        for line in data.decode("utf-8-sig").split("\n"):  # other line ends may stand in texts
             if line.strip():
                 record = json.loads(line)
                 if not isinstance(record, dict):

@@ -33,6 +33,20 @@ def packed(request, folder_of, zip_of, tar_of):
     }[kind]
 
 
+def test_json_lines_end_at_line_feeds_alone(picture, folder_of):
+    labels = ["cat", "dog \u2028\x85\u2029"]
+    lines = [
+        json.dumps({"file_name": f"{n}.jpg", "label": "ab"[n % 2], "note": labels[n % 2]},
+                   ensure_ascii=False)
+        for n in range(12)
+    ]  # fmt: skip
+    files = {f"{n}.jpg": picture(n) for n in range(12)}
+    for end in ("\n", "\r\n"):
+        data = (end.join(lines) + end).encode()
+        with open_dataset(folder_of(files | {"metadata.jsonl": data}, f"p{len(end)}")) as dataset:
+            assert dataset.labels == ["a", "b"]
+
+
 def test_labels_and_splits_come_from_metadata(flat, packed):
     with open_dataset(packed(flat)) as dataset:
         assert dataset.labels == ["cat", "dog"]
