@@ -161,18 +161,19 @@ def class_names(index: pa.Table, labelling: Labelling) -> list[str]:
     """
     readable = index.filter(index["error"].is_null())
     labels = sorted(set(readable["label"].unique().to_pylist()))
-    first = next(iter(index["error"].drop_null().slice(0, 1).to_pylist()), "none")
+    bad = len(index) - len(readable)
+    why = ""
+    if bad:
+        first = index["error"].drop_null()[0].as_py()
+        why = f" {bad:,} of {len(index):,} images cannot be read, the first one because: {first}"
     if labelling.target is not None:
         if not len(readable):
-            raise BadDataset(
-                f"None of the {len(index):,} images can be read, the first one because: {first}"
-            )
+            raise BadDataset(f"There is no image that can be read.{why}")
         return []
     if len(labels) < 2:
         raise BadDataset(
-            f"Images that can be read were found for {len(labels)} classes; two are needed. "
-            f"{len(index) - len(readable):,} of {len(index):,} images cannot be read, the first "
-            f"one because: {first}"
+            f"Two classes are needed, and images that can be read were found for {len(labels)}"
+            f"{''.join(f' ({label})' for label in labels)}.{why}"
         )
     return labels
 

@@ -144,7 +144,7 @@ def class_name(text: str) -> str:
     if len(label) > MAX_LABEL or not visible.isprintable() or not visible.strip():
         raise BadDataset(
             f"{text[:60]!r} cannot be a class name: 1 to {MAX_LABEL} printable characters are "
-            "needed; rename the folder, or mend the field."
+            "needed; rename the folder, or mend the field or the value."
         )
     return label
 

@@ -27,7 +27,7 @@ KINDS: "dict[Kind, tuple[str, str]]" = {
         "A model is tested on what it was trained on: its figures are better than it is.",
     ),
     "exact_duplicate": ("Exact copies", "Files of the same bytes, in one class and split."),
-    "near_duplicate": ("Nearly the same image", "Resized, cropped or saved again."),
+    "near_duplicate": ("Nearly the same image", "Resized or saved again."),
     "similar_classes": ("Classes that look like one", "By their names, or the images they share."),
     "mislabelled": (
         "Labels that are likely wrong",

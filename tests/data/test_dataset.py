@@ -110,7 +110,7 @@ def test_files_that_cannot_be_decoded_are_rows_with_an_error(pets, zip_of):
 
 def test_a_class_without_a_readable_image_does_not_count(pets, zip_of):
     files = {path: data for path, data in pets.items() if path < "d"} | {"dog/1.jpg": b"x"}
-    with pytest.raises(BadDataset, match=r"for 1 classes; two are needed.*unsupported_image"):
+    with pytest.raises(BadDataset, match=r"found for 1 \(cat\).*unsupported_image"):
         open_dataset(zip_of(files))
 
 
