@@ -142,11 +142,23 @@ def _csv_lines(data: bytes) -> Iterator[list[str]]:
 def _parquet(data: bytes) -> Lines:
     try:
         table = pq.read_table(pa.BufferReader(data))
-        flat = [name for name in table.column_names if not pa.types.is_nested(table[name].type)]
-        columns = [pc.fill_null(pc.cast(table[name], pa.string()), "").to_pylist() for name in flat]
     except (OSError, pa.ArrowException) as err:
         raise BadDataset(f"The Parquet table cannot be read: {err}") from err
-    return flat, (list(line) for line in zip(*columns, strict=True))
+    texts = zip(table.column_names, map(_texts, table.columns), strict=True)
+    named = [(name, column) for name, column in texts if column is not None]
+    lines = zip(*(column for _, column in named), strict=True)
+    return [name for name, _ in named], (list(line) for line in lines)
+
+
+def _texts(column: pa.ChunkedArray) -> list[str] | None:
+    """The values of a column; None where they are no texts, such as the bytes of an image."""
+    if pa.types.is_nested(column.type):
+        return None
+    try:
+        texts: list[str] = pc.fill_null(pc.cast(column, pa.string()), "").to_pylist()
+    except pa.ArrowException:
+        return None
+    return texts
 
 
 def _common_depth(names: list[str]) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from imgcls.data import DatasetStore, Labelling, open_dataset
 from imgcls.data import tables as tables_module
+from imgcls.data.tables import read_table
 from imgcls.errors import BadArgument, BadDataset
 
 HEADER = "path,target,split,weight,group,votes\n"
@@ -52,6 +53,19 @@ def test_any_column_may_be_the_target_and_parquet_will_do(photos, zip_of, tmp_pa
     with open_dataset(zip_of(photos), labelling=labelling, table=tmp_path / "t.parquet") as dataset:
         assert len(dataset) == 15
         assert dataset.targets([0])[0] == pytest.approx(5 / 3)
+
+
+def test_a_column_of_bytes_in_a_parquet_table_is_no_field(photos, zip_of, tmp_path):
+    labels = ["cat" if n % 2 else "dog" for n in range(20)]
+    columns = {"path": list(photos), "label": labels, "thumb": [b"\xff\xd8"] * 20}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet")
+    assert table.fields == ("label",)
+    assert [row["label"] for row in table.rows.values()] == labels
+    twice = pa.table([labels, labels], names=["path", "path"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    with pytest.raises(BadDataset):
+        read_table(tmp_path / "t.parquet")
 
 
 def test_labels_from_a_table(photos, folder_of, written):
