@@ -5,6 +5,7 @@ measure them. Nothing here opens a file.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ _UNPACKED, _RATIO = 256 * 2**20, 100
 Deflate alone packs zeros 1,030 times, photos less than twice."""
 NO_CRC = -1
 _METADATA = ("metadata.csv", "metadata.jsonl")
+_SLASHES = re.compile("/+")
 _LITTER = ("thumbs.db", "desktop.ini")
 
 
@@ -157,8 +159,13 @@ def litter_among(names: list[str]) -> npt.NDArray[np.bool_]:
 
 
 def safe_name(name: str) -> str:
-    """The name of an archive entry, `./` removed. Raises `BadArchive` where it leaves the root."""
-    if ".." not in name and name[:1] not in ("/", ".") and name[1:2] != ":":
+    """The name of an archive entry, without `./` in front and with single slashes.
+
+    Raises `BadArchive` where it leaves the root.
+    """
+    if not any(mark in name for mark in ("..", "//")) and (
+        name[:1] not in ("/", ".") and name[1:2] != ":"
+    ):
         return name
     while name.startswith("./"):
         name = name[2:]
@@ -168,14 +175,14 @@ def safe_name(name: str) -> str:
             f"The archive holds {name[:200]!r}, which points outside of it; pack the folder again "
             "with plain relative names."
         )
-    return name
+    return _SLASHES.sub("/", name)
 
 
 def safe_names(names: list[str]) -> list[str]:
     """`safe_name` of each."""
     text = "\n".join(["", *names])
     # Looking once at all names is enough, unless something in one of them asks for more.
-    if not any(mark in text for mark in ("..", ":", "\n/", "\n.")):
+    if not any(mark in text for mark in ("..", "//", ":", "\n/", "\n.")):
         return names
     return [safe_name(name) for name in names]
 

@@ -396,6 +396,15 @@ def test_windows_separators_in_a_zip_are_folders(pets, zip_of):
     assert open_dataset(path).labels == ["cat", "dog"]
 
 
+def test_two_slashes_are_one(pets, zip_of, tar_of, picture):
+    files = pets | {"cat//00.jpg": picture(999), "dog///x.jpg": picture(998)}
+    for path in (zip_of(files), tar_of(files)):
+        with open_dataset(path) as dataset:
+            paths = dataset.index["path"].to_pylist()
+            assert paths == sorted([*pets, "dog/x.jpg"])
+            assert dataset.read(paths.index("cat/00.jpg")) == picture(999)
+
+
 def test_a_name_given_twice_counts_once_and_the_later_one_wins(pets, tmp_path, picture):
     path = Path(tmp_path / "twice.tar")
     with tarfile.open(path, "w") as archive:
