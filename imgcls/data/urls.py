@@ -49,7 +49,15 @@ class Url:
     def exists(self) -> bool:
         with told(self):
             files, path = self.opened()
-            return bool(files.exists(path))
+            if files.exists(path):
+                return True
+            try:
+                files.info(path)
+            except FileNotFoundError as err:  # so of a web server that does not answer, too
+                cause = err.__cause__
+                if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+                    raise cause from None
+            return False
 
     def is_dir(self) -> bool:
         with told(self):
