@@ -118,9 +118,9 @@ class _Scan:
         self._report()
         helpers = [threading.Thread(target=self._help_by_child) for _ in range(processes)]
         helpers += [threading.Thread(target=self._help_by_thread) for _ in range(threads - 1)]
-        for helper in helpers:
-            helper.start()
         try:
+            for helper in helpers:
+                helper.start()
             self._work(report=True)
             while any(helper.is_alive() for helper in helpers):
                 with self._changed:
@@ -134,7 +134,8 @@ class _Scan:
             raise
         finally:
             for helper in helpers:
-                helper.join()
+                if helper.is_alive():
+                    helper.join()
         if self._failure is not None:
             raise self._failure
         return join([part for part in self._found if part is not None])

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ def test_whoever_measures_the_result_is_the_same(entries, threads, processes):
 
 
 def assert_equal(found, expected):
-    for column in ("numbers", "blur", "content_hash", "format"):
+    for column in ("numbers", "blur", "cells", "content_hash", "format"):
         assert np.array_equal(getattr(found, column), getattr(expected, column)), column
     assert found.error == expected.error
 
@@ -59,8 +61,6 @@ def slow_start(monkeypatch):
 
 
 def test_progress_counts_up_to_all_in_the_callers_thread(pets, zip_of, monkeypatch):
-    import threading
-
     monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
     seen = []
     open_dataset(zip_of(pets), progress=lambda *now: seen.append((*now, threading.get_ident())))
@@ -78,9 +78,32 @@ def test_what_progress_raises_ends_the_scan_and_leaves_nothing(
     def stop(done, total):
         raise Stop
 
+    monkeypatch.setattr(scan_module, "_PROCESS_FILES", 1)
+    monkeypatch.setattr(scan_module, "usable_cores", lambda: 1 + processes)
+    started, start = [], scan_module._start_child
+    monkeypatch.setattr(scan_module, "_start_child", lambda: started.append(start()) or started[-1])
     with pytest.raises(Stop):
         open_dataset(zip_of(pets), progress=stop)
+    assert [child.poll() is not None for child in started] == [True] * processes
     assert [path.name for path in (home / "datasets").iterdir() if path.name != ".lock"] == []
+
+
+def test_an_interrupt_while_helpers_start_ends_those_that_run(entries, monkeypatch):
+    path, rows = entries
+    before, start = set(threading.enumerate()), threading.Thread.start
+
+    def interrupted(thread):
+        if set(threading.enumerate()) - before:
+            raise KeyboardInterrupt
+        start(thread)
+
+    measure = scan_module.measure
+    slowly = lambda *given: time.sleep(0.1) or measure(*given)  # noqa: E731
+    monkeypatch.setattr(scan_module, "measure", slowly)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scan("zip", path, rows, threads=3, processes=0)
+    assert set(threading.enumerate()) == before
 
 
 def test_a_child_that_is_killed_is_an_error_that_says_so(entries, monkeypatch):
@@ -108,7 +131,6 @@ def test_a_childs_refusal_is_the_callers(entries, monkeypatch, tmp_path):
 
 def test_a_server_that_has_no_main_module_of_its_own_can_index(entries, monkeypatch):
     import sys
-    import threading
 
     path, rows = entries
     monkeypatch.delitem(sys.modules, "__main__")

@@ -40,7 +40,7 @@ def same(found: list[Answers], expected: list[Answers]) -> None:
 def equal(found: Measures, expected: Measures) -> None:
     """In every column."""
     assert found.error == expected.error
-    for name in ("numbers", "blur", "content_hash", "format"):
+    for name in ("numbers", "blur", "cells", "content_hash", "format"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
 
 
