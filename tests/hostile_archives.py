@@ -47,9 +47,9 @@ def add_zeros(path: Path, size: int = 10_000 * MB, files: int = 40) -> None:
 
 
 def encrypt(path: Path) -> None:
-    """Say of the first file of a zip that it is encrypted."""
+    """Say of the last file of a zip that it is encrypted."""
     data = bytearray(path.read_bytes())
-    data[data.find(b"PK\x01\x02") + 8] |= 1
+    data[data.rfind(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
 
 

@@ -173,8 +173,8 @@ def test_hostile_archives_are_refused_by_name_in_little_memory(
         "100 times its size": add_zeros,
         "1,000,000 images are empty": million_empty,
         "encrypted": encrypt,
-        "'../red/x.jpg' points outside": add("../red/x.jpg", jpeg()),
-        "'/etc/x.jpg' points outside": add("/etc/x.jpg", jpeg()),
+        "'../red/x.jpg', which points outside": add("../red/x.jpg", jpeg()),
+        "'/etc/x.jpg', which points outside": add("/etc/x.jpg", jpeg()),
     }
     before = memory(server)
     with httpx.Client(base_url=server.url, timeout=120) as http:
