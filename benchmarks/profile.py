@@ -4,7 +4,8 @@
     python -m benchmarks.profile pets32.zip --images 10000 30000 120000 --at-least 10
 
 A zip of that many images is made from those of the given one under new names, half of them encoded
-anew so that their hashes differ. The loop opens one after another with Pillow, in one process, and
+anew so that their hashes differ; with `--distinct`, all of them: imgcls decodes files of the same
+bytes once. The loop opens one after another with Pillow, in one process, and
 finds hash, sides, and the sums of each channel and of their squares. imgcls finds those and all
 else that its index and its profile hold, writes the index, and opens it. Each runs in a process of
 its own, with everything imported and warm. Fails where a figure of an image differs, where one of
@@ -40,12 +41,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[120_000])
     parser.add_argument("--at-least", type=float, default=0.0, help="ratio of the times")
     parser.add_argument("--at-most-mb", type=float, default=float("inf"), help="peak memory")
+    parser.add_argument("--distinct", action="store_true", help="no two files of the same bytes")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="profile-") as work:
         make(arguments.data, Path(work, "warm.zip"), WARM)
         for images in arguments.images:
-            make(arguments.data, Path(work, "images.zip"), images)
+            make(arguments.data, Path(work, "images.zip"), images, arguments.distinct)
             rows.append(_race(Path(work), images))
             print(
                 "{images:>9,} images   loop {loop_s:6.1f} s   imgcls {imgcls_s:6.2f} s   "
@@ -65,8 +67,9 @@ def main() -> None:
         raise SystemExit(f"{last['peak_mb']:.0f} MB, above {arguments.at_most_mb:g}.")
 
 
-def make(source: Path, target: Path, images: int) -> None:
-    """A zip of `images` files from those of another, in turn; every other one encoded anew."""
+def make(source: Path, target: Path, images: int, distinct: bool = False) -> None:
+    """A zip of `images` files from those of another, in turn; every other one encoded anew, or with
+    `distinct` each of them."""
     from PIL import Image
 
     with zipfile.ZipFile(source) as given, zipfile.ZipFile(target, "w") as made:
@@ -75,7 +78,7 @@ def make(source: Path, target: Path, images: int) -> None:
         for number in range(images):
             at = number * _STEP % len(names)
             name, data = names[at], files[at]
-            if number % 2:
+            if number % 2 or distinct:
                 buffer = io.BytesIO()
                 quality = 70 + number // len(names) % 25
                 Image.open(io.BytesIO(data)).save(buffer, "JPEG", quality=quality)

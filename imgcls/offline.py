@@ -93,10 +93,8 @@ class Part:
         if len(self) and self.entries.packed.mean() > _LARGE:
             # Whoever decodes one reads it, or many would wait in memory; neighbours gain nothing.
             for at, name in enumerate(self.names):
-                yield (
-                    name,
-                    partial(_alone, self.kind, self.place, self.entries.take(slice(at, at + 1))),
-                )
+                entry = self.entries.take(slice(at, at + 1))
+                yield name, partial(_alone, self.kind, self.place, entry)
             return
         with open_reader(self.kind, self.place) as reader:
             if self.entries.locations is not None:  # single files: whoever decodes one fetches it

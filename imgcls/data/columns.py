@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 Ints = npt.NDArray[np.int64]
 
 
-def positions(column: pa.ChunkedArray, values: Sequence[str]) -> Ints:
+def positions(column: pa.ChunkedArray, values: Sequence[str] | pa.Array) -> Ints:
     """Where each text of a column stands in `values`; -1 for those that do not."""
     found = pc.index_in(column, value_set=pa.array(values, pa.string())).fill_null(-1)
     return np.asarray(found.to_numpy()).astype(np.int64)

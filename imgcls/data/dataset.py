@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from imgcls.card import DatasetLineage
 from imgcls.data.columns import positions
 from imgcls.data.entries import Kind
+from imgcls.data.index import PLACE
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.url_reader import open_reader
@@ -125,8 +126,7 @@ class Dataset:
 
     @cached_property
     def _places(self) -> list[list[Any]]:
-        names = ("offset", "packed", "size", "method", "crc", "location")
-        return [self.index[name].to_pylist() for name in names]
+        return [self.index[field.name].to_pylist() for field in PLACE]
 
     def name(self, row: int) -> str:
         """The path of a row's file inside the source."""

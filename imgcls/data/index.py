@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgcls.data.columns import codes, encoded, positions
+from imgcls.data.columns import Ints, codes, encoded, positions
 from imgcls.data.entries import Entries
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS, Layout
@@ -42,7 +42,7 @@ _ADDED = [
 """What indexes of before have not got: fields of names or of a table, sharpness, the picture in
 grey cells, and one content hash for all pictures that look the same."""
 
-_PLACE = [
+PLACE = [
     pa.field("offset", pa.int64(), nullable=False),
     pa.field("packed", pa.int64(), nullable=False),
     pa.field("size", pa.int64(), nullable=False),
@@ -67,7 +67,7 @@ SCHEMA = pa.schema(
         *(pa.field(f"sum_{channel}", pa.uint64()) for channel in "rgb"),
         *(pa.field(f"sumsq_{channel}", pa.uint64()) for channel in "rgb"),
         pa.field("error", pa.string()),
-        *_PLACE,
+        *PLACE,
         *_ADDED,
     ],
     metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
@@ -180,26 +180,27 @@ def class_names(index: pa.Table, labelling: Labelling) -> list[str]:
 
 def with_splits(index: pa.Table, labels: Sequence[str], seed: int) -> pa.Table:
     """The index with a `split` column behind `label`, in place of the given splits."""
-    strata = _strata(index, labels)
+    classes = positions(index["label"], labels) if labels else None
+    strata = _strata(index, classes)
     given = positions(index["given_split"], SPLITS)
     content, hashes = encoded(index["content_hash"])
     content[index["error"].is_valid().to_numpy()] = -1
-    twin = pc.index_in(index["twins"], value_set=hashes).to_numpy(zero_copy_only=False)
-    picture = np.where((content < 0) | np.isnan(twin), content, twin).astype(np.int64)
-    classes = positions(index["label"], labels) if labels else np.zeros(len(index), np.int64)
-    picture = without_scenes(picture, content, classes)
+    twin = positions(index["twins"], hashes)
+    picture = np.where((content < 0) | (twin < 0), content, twin)
+    picture = without_scenes(
+        picture, content, np.zeros_like(content) if classes is None else classes
+    )
     assigned = assign_splits(strata, given, picture, hashes.to_pylist(), seed)
     column = pa.array(SPLITS, pa.string()).take(pa.array(assigned))
     return index.add_column(2, pa.field("split", pa.string(), nullable=False), column)
 
 
-def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Codes of what every split should have its share of: classes, or bins of the target with
-    about equally many images; in each group."""
+def _strata(index: pa.Table, classes: Ints | None) -> Ints:
+    """Codes of what every split should have its share of: classes, or where there are none bins of
+    the target with about equally many images; in each group."""
     groups = np.maximum(codes(index["group"]), 0)
-    if labels:
-        strata = positions(index["label"], labels)
-    else:
+    strata = classes
+    if strata is None:
         targets = index["target"].to_numpy()
         bins = int(np.clip(len(targets) // (_BIN * (groups.max() + 1)), 1, _BINS))
         edges = np.quantile(targets, np.linspace(0, 1, bins + 1)[1:-1])
@@ -210,7 +211,7 @@ def _strata(index: pa.Table, labels: Sequence[str]) -> npt.NDArray[np.int64]:
 def located(index: pa.Table, other: pa.Table) -> pa.Table:
     """The index with the places of the bytes from another one, which holds all of its paths."""
     at = pc.index_in(index["path"], value_set=other["path"])
-    for field in _PLACE:
+    for field in PLACE:
         column = index.schema.get_field_index(field.name)
         index = index.set_column(column, field, other[field.name].take(at))
     return index

@@ -31,6 +31,8 @@ _ALONE = _PENDING // 4
 """Above it, the calls cost nothing beside the pixels, and putting pictures together would."""
 _SHAPES = 16
 """Stacks that are kept for the pictures to come."""
+_KNOWN = 1 << 16
+"""Files whose figures are kept for copies of them: 20 MB."""
 _JPEG = FORMATS.index("JPEG") + 1
 
 
@@ -62,17 +64,46 @@ class Measures:
         return np.ascontiguousarray(self.numbers[:, NUMBERS.index(name)])
 
 
-def measure(reader: Reader, entries: Entries, max_pixels: int) -> Measures:
-    """Read and fully decode every entry. Whatever is wrong with one becomes its `error`."""
+class Known:
+    """Figures of files measured before: one with the same bytes is not decoded again.
+
+    Not thread-safe. Begins anew when it is full.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[bytes, int] = {}
+        """Where the figures lie, by content hash."""
+        self._figures = _nothing(_KNOWN)
+        self._used = 0
+
+    def add(self, found: Measures, rows: list[int], hashes: list[bytes]) -> None:
+        """Keep rows of a chunk, at most `_KNOWN`; `hashes` are those of the whole chunk."""
+        if self._used + len(rows) > _KNOWN:
+            self.places.clear()
+            self._used = 0
+        places = range(self._used, self._used + len(rows))
+        self._used = places.stop
+        _copy(found, rows, self._figures, list(places))
+        self.places.update(zip((hashes[row] for row in rows), places, strict=True))
+
+    def fill(self, found: Measures, rows: list[int], places: list[int]) -> None:
+        """Let rows of a chunk have the figures that lie at `places`."""
+        _copy(self._figures, places, found, rows)
+
+
+def measure(
+    reader: Reader, entries: Entries, max_pixels: int, known: Known | None = None
+) -> Measures:
+    """Read and fully decode every entry. Whatever is wrong with one becomes its `error`.
+
+    `known` is what chunks measured by the same thread leave for the next ones.
+    """
     count = len(entries)
-    found = Measures(
-        np.zeros((count, len(NUMBERS)), np.int64),
-        np.zeros(count, np.float32),
-        np.zeros((count, CELLS), np.uint8),
-        np.zeros((count, HASH_BYTES), np.uint8),
-        np.zeros(count, np.uint8),
-        {},
-    )
+    found = _nothing(count)
+    known = known or Known()
+    measured: list[int] = []
+    copies: list[int] = []
+    places: list[int] = []
     # Lists where it goes image by image: setting a single element of an array takes longer.
     offsets, sizes, formats = [0] * count, entries.size.tolist(), [_JPEG] * count
     hashes = [bytes(HASH_BYTES)] * count
@@ -85,13 +116,18 @@ def measure(reader: Reader, entries: Entries, max_pixels: int) -> Measures:
             if isinstance(data, BadImage):
                 raise data
             sizes[row] = len(data)
-            hashes[row] = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
+            hashes[row] = mark = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
+            if mark in known.places:
+                copies.append(row)
+                places.append(known.places[mark])
+                continue
             if latest is None or not decode_into(data, latest.slots[len(latest.rows)]):
                 pixels = decode(data, max_pixels=max_pixels)
                 if data[:3] != b"\xff\xd8\xff":
                     formats[row] = _code(probe(data, max_pixels=max_pixels).format)
                 if pixels.size > _ALONE:
                     _fill(found, [row], pixels[None])
+                    measured.append(row)
                     continue
                 if pixels.shape not in stacks:
                     stacks[pixels.shape] = _Stack(pixels.shape)
@@ -102,6 +138,7 @@ def measure(reader: Reader, entries: Entries, max_pixels: int) -> Measures:
             found.error[row] = f"{err.code}: {err.message}"
             continue
         latest.rows.append(row)
+        measured.append(row)
         waiting += latest.size
         if waiting > _PENDING:
             _flush(found, stacks)
@@ -112,7 +149,28 @@ def measure(reader: Reader, entries: Entries, max_pixels: int) -> Measures:
     found.numbers[:, _OFFSET], found.numbers[:, _BYTES] = offsets, sizes
     found.content_hash[:] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, HASH_BYTES)
     found.format[:] = formats
+    known.fill(found, copies, places)
+    known.add(found, measured, hashes)
     return found
+
+
+def _nothing(count: int) -> Measures:
+    """Zeros."""
+    return Measures(
+        np.zeros((count, len(NUMBERS)), np.int64),
+        np.zeros(count, np.float32),
+        np.zeros((count, CELLS), np.uint8),
+        np.zeros((count, HASH_BYTES), np.uint8),
+        np.zeros(count, np.uint8),
+        {},
+    )
+
+
+def _copy(source: Measures, rows: list[int], target: Measures, to: list[int]) -> None:
+    """What depends on the bytes of a file alone."""
+    target.numbers[to, _WIDTH:] = source.numbers[rows, _WIDTH:]
+    target.blur[to], target.cells[to] = source.blur[rows], source.cells[rows]
+    target.format[to] = source.format[rows]
 
 
 class _Stack:

@@ -16,14 +16,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol, Self, cast
 
 import numpy as np
 
 from imgcls.data import messages
 from imgcls.data.entries import Entries, Kind
 from imgcls.data.journal import Journal, journal_key
-from imgcls.data.measure import Measures, join, measure
+from imgcls.data.measure import Known, Measures, join, measure
 from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place, Url
 from imgcls.errors import BY_CODE, ImgclsError
@@ -47,6 +47,38 @@ class Scanner(Protocol):
     ) -> Measures: ...
 
 
+class Children:
+    """Child processes that come up while a source is listed. Those not needed end with the context.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._ready: deque[subprocess.Popen[bytes]] = deque()
+
+    def expect(self, files: int) -> None:
+        """Start what a scan of so many files takes."""
+        if files >= _PROCESS_FILES:
+            with contextlib.suppress(OSError):
+                for _ in range(usable_cores() - 1):
+                    self._ready.append(_start_child())
+
+    def take(self) -> "subprocess.Popen[bytes]":
+        """One of them, or a new one where there is none. Raises `OSError`."""
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return _start_child()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._ready:
+            with child:
+                child.kill()
+
+
 _CHUNK_FILES, _CHUNK_BYTES = 256, 4 * 2**20
 _PROCESS_FILES = 20_000
 """From here on a child's start (about half a second of one core) is won back."""
@@ -65,12 +97,14 @@ def scan(
     threads: int | None = None,
     processes: int | None = None,
     journal: Journal | None = None,
+    children: Children | None = None,
 ) -> Measures:
     """Measures in the order of `entries`, which must be sorted by offset.
 
     `threads` (the caller's included) and `processes` default to what suits the number of files
-    and of cores. `journal` keeps what has been measured: where it has something of a pass over the
-    same entries, that pass goes on. Raises `BadDataset` where the source cannot be opened.
+    and of cores; `children` are taken before others are started. `journal` keeps what has been
+    measured: where it has something of a pass over the same entries, that pass goes on. Raises
+    `BadDataset` where the source cannot be opened.
     """
     cores = usable_cores()
     if isinstance(path, Url):  # the time goes into waiting for it
@@ -80,7 +114,7 @@ def scan(
         processes = cores - 1 if large else 0
     if threads is None:
         threads = 1 if processes else min(cores, _MAX_THREADS)
-    work = _Scan(kind, path, entries, progress)
+    work = _Scan(kind, path, entries, progress, children or Children())
     with opened(journal, entries, work.key) as kept:
         return work.run(threads, processes, kept)
 
@@ -95,7 +129,12 @@ class _Scan:
     """One scan: chunks are taken from `_todo` by whoever is free."""
 
     def __init__(
-        self, kind: Kind, path: Place, entries: Entries, progress: Progress | None
+        self,
+        kind: Kind,
+        path: Place,
+        entries: Entries,
+        progress: Progress | None,
+        ready: Children,
     ) -> None:
         self._kind, self._path, self._entries = kind, path, entries
         self._max_pixels = get_settings().max_image_pixels
@@ -107,6 +146,7 @@ class _Scan:
         self._found: list[Measures | None] = [None] * len(chunks)
         self._done = self._reported = 0
         self._failure: BaseException | None = None
+        self._ready = ready
         self._children: list[subprocess.Popen[bytes]] = []
         self._changed = threading.Condition()
 
@@ -141,9 +181,10 @@ class _Scan:
         return join([part for part in self._found if part is not None])
 
     def _work(self, *, report: bool = False) -> None:
+        known = Known()
         with open_reader(self._kind, self._path) as reader:
             while (chunk := self._next()) is not None:
-                self._store(chunk[0], measure(reader, chunk[1], self._max_pixels))
+                self._store(chunk[0], measure(reader, chunk[1], self._max_pixels, known))
                 if report:
                     self._report()
 
@@ -168,6 +209,14 @@ class _Scan:
                 self._kept.add(number, part)
             self._changed.notify_all()
 
+    def _hand(self, to: BinaryIO) -> int | None:
+        """Give a child its next chunk, and return the number of that."""
+        if (chunk := self._next()) is None:
+            return None
+        with contextlib.suppress(BrokenPipeError):
+            messages.send_entries(to, chunk[1])
+        return chunk[0]
+
     def _fail(self, err: BaseException) -> None:
         self._failure = self._failure or err
         self._todo.clear()
@@ -180,7 +229,7 @@ class _Scan:
 
     def _help_by_child(self) -> None:
         try:
-            child = _start_child()
+            child = self._ready.take()
         except OSError:
             return  # no more processes to be had: the others do the work
         self._children.append(child)
@@ -190,10 +239,11 @@ class _Scan:
                 path = os.fsencode(str(self._path)).decode("latin-1")
                 head = {"kind": self._kind, "path": path, "max_pixels": self._max_pixels}
                 messages.send(to, head)
-            while (chunk := self._next()) is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    messages.send_entries(to, chunk[1])
-                self._store(chunk[0], _answer(child, answers))
+            following = self._hand(to)
+            while (number := following) is not None:
+                found = _answer(child, answers)
+                following = self._hand(to)  # it works on while this is stored
+                self._store(number, found)
         except BaseException as err:
             self._fail(err)
         finally:
@@ -233,6 +283,10 @@ def _start_child() -> subprocess.Popen[bytes]:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
         "OPENBLAS_NUM_THREADS": "1",
+        # Memory of the size of a stack is kept for the next one: to ask the system for it anew,
+        # page by page, took a fifth of a child's time.
+        "MALLOC_MMAP_THRESHOLD_": str(2**24),
+        "MALLOC_TRIM_THRESHOLD_": str(2**25),
     }
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "imgcls.data.worker"],

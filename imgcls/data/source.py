@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from imgcls.data.entries import Budget, Kind, Listing
+from imgcls.data.entries import Budget, Expect, Kind, Listing
 from imgcls.data.fields import arrange_fields
 from imgcls.data.folders import list_folder
 from imgcls.data.index import build_index
@@ -32,7 +32,7 @@ from imgcls.data.urls import (
     place,
     url_fingerprint,
 )
-from imgcls.data.zips import is_zip, list_zip
+from imgcls.data.zips import NO_ARCHIVE, is_zip, list_zip
 from imgcls.errors import BadArchive, BadDataset
 from imgcls.settings import get_settings
 
@@ -67,8 +67,9 @@ def fingerprint(path: Place) -> str | None:
     return f"{info.st_size}-{info.st_mtime_ns}"
 
 
-def open_source(path: Place, unpacked: Path) -> Source:
-    """Recognise and list. A compressed tar is unpacked to the file `unpacked`.
+def open_source(path: Place, unpacked: Path, expect: Expect | None = None) -> Source:
+    """Recognise and list. A compressed tar is unpacked to the file `unpacked`; `expect` is told how
+    many files a zip has before they are listed.
 
     Raises `BadDataset`, and `BadArchive` for what is no archive, a broken or a hostile one;
     `StorageUnavailable` where a URL does not answer.
@@ -90,12 +91,11 @@ def open_source(path: Place, unpacked: Path) -> Source:
             elif is_tar(head) and not head.startswith(b"PK"):
                 return Source("tar", path, path, mark, list_tar(file.fileno(), _budget()))
             elif is_zip(file.fileno()):
-                return Source("zip", path, path, mark, list_zip(file.fileno(), _budget(size)))
-            else:
-                raise BadArchive(
-                    f"{path.name} is not a zip or tar archive, or it was cut short; pack the image "
-                    "folder as .zip, .tar or .tar.gz."
+                return Source(
+                    "zip", path, path, mark, list_zip(file.fileno(), _budget(size, expect))
                 )
+            else:
+                raise BadArchive(f"{path.name} {NO_ARCHIVE}")
         with data.open("rb") as file:
             return Source("tar", path, data, mark, list_tar(file.fileno(), _budget()))
     except (FileNotFoundError, PermissionError) as err:
@@ -161,6 +161,6 @@ def _layout(names: list[str], others: int, labelling: Labelling, table: Table | 
     return arrange_fields(names, others, [pattern.match(name) for name in names], labelling)
 
 
-def _budget(packed: int | None = None) -> Budget:
+def _budget(packed: int | None = None, expect: Expect | None = None) -> Budget:
     settings = get_settings()
-    return Budget(settings.max_archive_files, settings.max_archive_mb << 20, packed)
+    return Budget(settings.max_archive_files, settings.max_archive_mb << 20, packed, expect)

@@ -5,6 +5,7 @@ What it keeps stands on a shelf, see `shelf.py`; this is how it gets there, and 
 
 import contextlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +32,7 @@ from imgcls.data.journal import Journal
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS
 from imgcls.data.pattern import Pattern
-from imgcls.data.scan import Progress, Scanner, scan
+from imgcls.data.scan import Children, Progress, Scanner, scan
 from imgcls.data.shelf import Shelf, check_unchanged, is_unchanged, link, lost
 from imgcls.data.source import Source, fingerprint, index_source, open_source
 from imgcls.data.summary import (
@@ -178,28 +179,33 @@ class DatasetStore:
         if not move and (known := self._shelf.known(path, name, asked)) is not None:
             return Added(*known)
         sweep(self.root, ".pass-")
-        with scratch(self.root, ".tmp-") as work:
+        with scratch(self.root, ".tmp-") as work, Children() as children:
             unique = uuid4().hex[:12]
-            source = open_source(path, work / f"archive-{unique}.tar")
+            expect = children.expect if scanner is scan else None
+            source = open_source(path, work / f"archive-{unique}.tar", expect)
             if rows is None and asked.pattern is None:
                 labelling, rows = _with_metadata(asked, source)
             journal = Journal(self.root / f".pass-{source.key}")
+            if scanner is scan:
+                scanner = partial(scan, children=children)
             if not move:
                 scanner = partial(scanner, journal=journal)
             index, ignored = index_source(source, progress, labelling, rows, scanner)
-            labels = class_names(index, labelling)
-            index = with_splits(index, labels, seed)
+            kept = f"index-{unique}.parquet"
+            with ThreadPoolExecutor(1) as pool:
+                written = pool.submit(write_index, index, work / kept)
+                summary, index = _summarized(name, source.kind, index, ignored, seed, labelling)
+                written.result()
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
-                summary=_summary(name, source.kind, index, ignored, labels, labelling),
+                summary=summary,
                 source=str(path),
                 fingerprint=source.fingerprint,
-                index=f"index-{unique}.parquet",
+                index=kept,
                 archive=archive if source.data == path else source.data.name,
                 moved=move,
                 asked=None if labelling == asked else asked,
             )
-            write_index(index, work / entry.index)
             with locked(self.root / ".lock"):  # one process publishes at a time
                 if fingerprint(path) != entry.fingerprint:
                     raise BadDataset(f"{path} changed while it was read; add it again.")
@@ -230,18 +236,17 @@ class DatasetStore:
                 raise lost(before) from err
             was = before.summary
             index = apply_fixes(index, was.labelling, rows)
-            labels = class_names(index, was.labelling)
-            index = with_splits(index, labels, seed)
             mark = {"fix": fix_hash(rows, was.labelling.fix)}
             labelling = was.labelling.model_copy(update=mark)
             name, unique = was.tag.partition(":")[0], uuid4().hex[:12]
+            summary, index = _summarized(name, was.source, index, was.ignored, seed, labelling)
             archive = None
             if before.archive is not None:
                 archive = f"archive-{unique}.{was.source}"
                 link(folder / before.archive, work / archive)
             entry = before.model_copy(
                 update={
-                    "summary": _summary(name, was.source, index, was.ignored, labels, labelling),
+                    "summary": summary,
                     "index": f"index-{unique}.parquet",
                     "archive": archive,
                     "fixed": was.tag,
@@ -250,7 +255,7 @@ class DatasetStore:
             write_index(index, work / entry.index)
             (work / FIXES_FILE).write_text(to_csv(rows), encoding="utf-8")
             self._shelf.publish(entry, work, work / (archive or ""))
-            return entry.summary
+            return summary
 
     def _refresh_fixed(self, entry: Entry, index: pa.Table, work: Path) -> None:
         """Let versions fixed from this one, whose source has changed otherwise, read it again."""
@@ -315,19 +320,17 @@ def _with_metadata(labelling: Labelling, source: Source) -> tuple[Labelling, Tab
     return labelling.resolved(()), None
 
 
-def _summary(
-    name: str,
-    kind: Kind,
-    index: pa.Table,
-    ignored: int,
-    labels: Sequence[str],
-    labelling: Labelling,
-) -> DatasetSummary:
+def _summarized(
+    name: str, kind: Kind, index: pa.Table, ignored: int, seed: int, labelling: Labelling
+) -> tuple[DatasetSummary, pa.Table]:
+    """The summary, and the index with the splits that it counts. Raises `BadDataset`."""
+    labels = class_names(index, labelling)
+    index = with_splits(index, labels, seed)
     splits = index["split"].filter(pc.is_null(index["error"]))
     groups = index["group"].drop_null().unique().to_pylist()
-    return DatasetSummary(
+    summary = DatasetSummary(
         tag=f"{name}:{content_version(index, labelling)}",
-        labels=list(labels),
+        labels=labels,
         images=len(splits),
         unreadable=len(index) - len(splits),
         ignored=ignored,
@@ -339,3 +342,4 @@ def _summary(
         labelling=labelling,
         groups=sorted(groups),
     )
+    return summary, index

@@ -194,16 +194,17 @@ class _Looks:
             found[part] = np.where(spread > _FLAT**2, sure, 0)
         return found
 
-    def candidates(self, one: Ints, other: Ints) -> npt.NDArray[np.bool_]:
-        """Which pairs are worth to be compared cell by cell."""
+    def candidates(self, one: Ints, other: Ints) -> tuple[Ints, Ints]:
+        """The pairs that are worth to be compared cell by cell."""
         near = np.bitwise_count(self.hash[one] ^ self.hash[other]) <= _BITS
+        one, other = one[near], other[near]
+        near = (np.abs(self.colour[one] - self.colour[other]) <= _COLOUR).all(axis=1)
+        one, other = one[near], other[near]
         left, right = self.sides[one], self.sides[other]
         shape = np.abs(left[:, 0] * right[:, 1] / (left[:, 1] * right[:, 0]) - 1)
         # Sides are whole pixels.
-        near &= shape <= 1.5 / np.minimum(left, right).min(axis=1) + 0.005
-        near &= (np.abs(self.colour[one] - self.colour[other]) <= _COLOUR).all(axis=1)
-        chosen: npt.NDArray[np.bool_] = near
-        return chosen
+        near = shape <= 1.5 / np.minimum(left, right).min(axis=1) + 0.005
+        return one[near], other[near]
 
 
 class _Forest:
@@ -227,6 +228,14 @@ class _Forest:
         still: npt.NDArray[np.bool_] = self._sure[one] != self._sure[other]
         return still
 
+    def several(self, rows: Ints, starts: Ints) -> npt.NDArray[np.bool_]:
+        """Of groups that lie one behind the other: which hold more than one picture, as far as is
+        sure. Each of them begins at one of `starts`."""
+        sure = self._sure[rows]
+        found: npt.NDArray[np.bool_]
+        found = np.minimum.reduceat(sure, starts) != np.maximum.reduceat(sure, starts)
+        return found
+
     def add(self, one: Ints, other: Ints, confidence: Floats) -> None:
         sure = confidence >= SURE
         new = sure | ((confidence > 0) & (self._any[one] != self._any[other]))
@@ -242,17 +251,21 @@ class _Forest:
 def _side_by_side(looks: _Looks, key: Hashes, found: _Forest) -> None:
     """Add the twins among the images with one key."""
     count = len(key)
+    if count < 2:
+        return
     order = np.argsort(key, kind="stable")
     key = key[order]
     last = np.flatnonzero(np.append(key[1:] != key[:-1], True))
-    behind = np.repeat(last, np.diff(last, prepend=-1)) - np.arange(count)
+    sizes = np.diff(last, prepend=-1)
+    behind = np.repeat(last, sizes) - np.arange(count)
+    # Most that share a key are one picture, and known to be.
+    behind[np.repeat(~found.several(order, last - sizes + 1), sizes)] = 0
     at = np.flatnonzero(behind)
     for shift in range(1, _WINDOW + 1):
         at = at[behind[at] >= shift]
         if not len(at):
             break
         one, other = order[at], order[at + shift]
-        near = np.flatnonzero(found.open(one, other))
-        near = near[looks.candidates(one[near], other[near])]
-        one, other = one[near], other[near]
+        still = found.open(one, other)
+        one, other = looks.candidates(one[still], other[still])
         found.add(one, other, looks.sureness(one, other))

@@ -6,9 +6,11 @@ included. The data itself is read by `reader.py`.
 """
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -39,13 +41,18 @@ _CENTRAL = np.dtype(
     ]
 )
 """The fixed part of an entry; `name`, `extra` and `comment` are lengths."""
+_SIGNATURE = b"PK\x01\x02"
 _LENGTHS, _LENGTHS_AT = struct.Struct("<3H"), 28
 _MAX_COMMENT = 65_535
 _U32 = 0xFFFFFFFF
 _ENCRYPTED = 0x1
 _UNIX, _FILE_TYPE, _LINK = 3, 0o170000, 0o120000
 STORED, DEFLATED = 0, 8
-
+NO_ARCHIVE = (
+    "is not a zip or tar archive, or it was cut short; pack the image folder as .zip, .tar or "
+    ".tar.gz."
+)
+_BREAKS_OFF = "The zip archive is damaged: its list of files breaks off."
 
 Read = Callable[[int, int], bytes]
 """Bytes of an archive: how many, and from where on; fewer at its end."""
@@ -72,7 +79,7 @@ def list_zip(fd: int, budget: Budget) -> Listing:
     try:
         return _list(fd, budget)
     except struct.error as err:
-        raise BadArchive("The zip archive is damaged: its list of files breaks off.") from err
+        raise BadArchive(_BREAKS_OFF) from err
 
 
 def _reader(fd: int) -> Read:
@@ -96,10 +103,7 @@ def find_directory(read: Read, size: int) -> Directory:
     """The central directory of an archive of `size` bytes. Raises `BadArchive`."""
     found = _find_end(read, size)
     if found is None:
-        raise BadArchive(
-            "The file is not a zip or tar archive, or it was cut short; pack the image folder as "
-            ".zip, .tar or .tar.gz."
-        )
+        raise BadArchive(f"The file {NO_ARCHIVE}")
     end, record = found
     _, disk, first_disk, _, count, length, offset, _ = _END.unpack(record)
     tail = end
@@ -118,7 +122,7 @@ def find_directory(read: Read, size: int) -> Directory:
         raise BadArchive("The zip archive is one part of several; pack it as a single file.")
     before = tail - length - offset
     if before < 0:
-        raise BadArchive("The zip archive is damaged: its list of files breaks off.")
+        raise BadArchive(_BREAKS_OFF)
     return Directory(offset + before, length, count, before)
 
 
@@ -154,22 +158,45 @@ def _list(fd: int, budget: Budget) -> Listing:
 
 def _records(directory: bytes, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """The fixed parts of all entries, and where their names begin."""
-    fixed, position = [], 0
+    if not count:
+        return np.empty(0, _CENTRAL), np.empty(0, np.int64)
+    # Signatures stand where entries begin, unless a name, an extra field or a comment holds one.
+    marks = (match.start() for match in re.finditer(_SIGNATURE, directory))
+    starts = np.fromiter(islice(marks, count + 1), np.int64)
+    if len(starts) == count:
+        records, ends = _at(directory, starts)
+        if starts[0] == 0 and (starts[1:] == ends[:-1]).all():
+            return records, starts + _CENTRAL.itemsize
+    starts = _one_by_one(directory, count)
+    return _at(directory, starts)[0], starts + _CENTRAL.itemsize
+
+
+def _at(
+    directory: bytes, starts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """The fixed parts at these places, and where the entries end."""
+    size = _CENTRAL.itemsize
+    if starts[-1] + size > len(directory):
+        raise BadArchive(_BREAKS_OFF)
+    windows = sliding_window_view(np.frombuffer(directory, np.uint8), size)
+    records: npt.NDArray[Any] = windows[starts].view(_CENTRAL)[:, 0]
+    ends = starts + size
+    for length in ("name", "extra", "comment"):
+        ends += records[length]
+    if ends[-1] > len(directory) or (records["signature"] != _SIGNATURE).any():
+        raise BadArchive(_BREAKS_OFF)
+    return records, ends
+
+
+def _one_by_one(directory: bytes, count: int) -> npt.NDArray[np.int64]:
+    """Where each entry begins: behind the one before it."""
+    starts, position = [], 0
     size, unpack = _CENTRAL.itemsize, _LENGTHS.unpack_from
     for _ in range(count):
-        fixed.append(position)
+        starts.append(position)
         name, extra, comment = unpack(directory, position + _LENGTHS_AT)
         position += size + name + extra + comment
-    if position > len(directory):
-        raise BadArchive("The zip archive is damaged: its list of files breaks off.")
-    starts = np.array(fixed, np.int64)
-    if not count:
-        return np.empty(0, _CENTRAL), starts
-    windows = sliding_window_view(np.frombuffer(directory, np.uint8), size)
-    records = windows[starts].view(_CENTRAL)[:, 0]
-    if (records["signature"] != b"PK\x01\x02").any():
-        raise BadArchive("The zip archive is damaged: its list of files breaks off.")
-    return records, starts + size
+    return np.array(starts, np.int64)
 
 
 def _names(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgcls.data.columns import codes
-from imgcls.eda.types import DuplicateGroup, Duplicates
+from imgcls.eda.types import DuplicateFile, DuplicateGroup, Duplicates
 
 if TYPE_CHECKING:
     from imgcls.data import Dataset
@@ -42,16 +42,15 @@ def find_duplicates(dataset: "Dataset") -> Duplicates:
     # One look-up for all groups: one for each would take most of the time.
     shown = [rows[:LISTED] for *_, rows in listed]
     table = index.select(["path", "label", "split"])
-    files = iter(table.take(np.concatenate([*shown, np.empty(0, np.int64)])).to_pylist())
+    columns = table.take(np.concatenate([*shown, np.empty(0, np.int64)])).to_pydict().values()
+    files = map(DuplicateFile, *columns)
     groups = [
-        DuplicateGroup.model_validate(
-            {
-                "content_hash": dataset.content_hash(first) or "",
-                "images": len(rows),
-                "across_splits": not same_split,
-                "across_labels": not same_label,
-                "files": list(islice(files, len(rows[:LISTED]))),
-            }
+        DuplicateGroup(
+            content_hash=dataset.content_hash(first) or "",
+            images=len(rows),
+            across_splits=not same_split,
+            across_labels=not same_label,
+            files=list(islice(files, len(rows[:LISTED]))),
         )
         for same_label, same_split, first, rows in listed
     ]

@@ -1,5 +1,6 @@
 """What a profile says, as types: the OpenAPI document needs these, and none of the arithmetic."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -85,7 +86,10 @@ class GroupStats(_Frozen):
     """Images in each bin of `Profile.edges`, by the same names; none for a class within a split."""
 
 
-class DuplicateFile(_Frozen):
+@dataclass(frozen=True, slots=True)
+class DuplicateFile:
+    """No model: a profile may list a million."""
+
     path: str
     """In the dataset."""
     label: str

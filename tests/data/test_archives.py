@@ -405,6 +405,28 @@ def test_two_slashes_are_one(pets, zip_of, tar_of, picture):
             assert dataset.read(paths.index("cat/00.jpg")) == picture(999)
 
 
+@pytest.mark.parametrize("field", ["name", "extra", "comment", "all"])
+def test_an_entry_may_hold_what_marks_the_begin_of_one(pets, tmp_path, field):
+    mark = b"PK\x01\x02"
+    path = tmp_path / "pets.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in pets.items():
+            info = zipfile.ZipInfo(name)
+            if name == "cat/03.jpg":
+                if field in ("name", "all"):
+                    info.filename = "cat/PK\x01\x02.jpg"
+                if field in ("extra", "all"):
+                    info.extra = b"\xfe\xca\x08\0" + 2 * mark
+                if field in ("comment", "all"):
+                    info.comment = mark
+            archive.writestr(info, data)
+    with open_dataset(path) as dataset:
+        assert len(dataset) == len(pets)
+        assert dataset.index["error"].null_count == len(pets)
+        found = {dataset.content_hash(row) for row in range(len(dataset))}
+    assert len(found) == len(set(pets.values()))
+
+
 def test_a_name_given_twice_counts_once_and_the_later_one_wins(pets, tmp_path, picture):
     path = Path(tmp_path / "twice.tar")
     with tarfile.open(path, "w") as archive:

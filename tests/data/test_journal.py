@@ -41,9 +41,9 @@ def measured(monkeypatch):
     counts = []
     measure = scan_module.measure
 
-    def count(reader, entries, max_pixels):
+    def count(reader, entries, *others):
         counts.append(len(entries))
-        return measure(reader, entries, max_pixels)
+        return measure(reader, entries, *others)
 
     monkeypatch.setattr(scan_module, "measure", count)
     return counts
@@ -167,10 +167,10 @@ import sys, time
 from imgcls.data import open_dataset, scan as scan_module
 scan_module._CHUNK_FILES, scan_module._KEEP_FILES = 3, 1
 measure = scan_module.measure
-def slow(reader, entries, max_pixels):
+def slow(reader, entries, *others):
     print(f"{len(entries)}\\n", end="", flush=True)  # one write: threads take turns
     time.sleep(float(sys.argv[2]))
-    return measure(reader, entries, max_pixels)
+    return measure(reader, entries, *others)
 scan_module.measure = slow
 print("tag", open_dataset(sys.argv[1]).tag)
 """

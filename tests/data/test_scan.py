@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from imgcls.data import measure as measure_module
 from imgcls.data import open_dataset
 from imgcls.data import scan as scan_module
 from imgcls.data.measure import join
@@ -163,3 +164,60 @@ def test_pictures_of_many_shapes_are_measured_as_each_alone(picture, folder_of, 
     assert_equal(together, join(parts))
     assert len(together.error) == 1
     assert (together.column("sum_r") > 0).sum() == 151
+
+
+@pytest.mark.parametrize("kept", [3, 1000])
+def test_copies_have_the_figures_of_the_file_that_was_decoded(
+    kept, picture, folder_of, tmp_path, monkeypatch
+):
+    """Small and large ones, a format of its own, a broken one; also where few are kept."""
+    contents = {f"{n}.jpg": picture(n) for n in range(5)}
+    contents |= {"l.png": picture(9, (300, 200), "PNG"), "x.jpg": picture(0)[:200]}
+    files = {f"a/{copy:02d}-{name}": data for copy in range(9) for name, data in contents.items()}
+    root = folder_of(files)
+    listed = open_source(root, tmp_path / "unused.tar").listing.entries
+    entries = listed.take(np.argsort(listed.names))
+    alone = [
+        scan("folder", root, entries.take(slice(n, n + 1)), threads=1, processes=0)
+        for n in range(len(entries))
+    ]
+    counted, statistics = [], measure_module.statistics
+    monkeypatch.setattr(
+        measure_module, "statistics", lambda stack: counted.append(len(stack)) or statistics(stack)
+    )
+    monkeypatch.setattr(measure_module, "_KNOWN", kept)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    found = scan("folder", root, entries, threads=1, processes=0)
+    assert_equal(found, join(alone))
+    assert (sum(counted) == 6) == (kept == 1000)
+
+
+def test_children_come_up_while_a_large_zip_is_listed(pets, zip_of, monkeypatch):
+    started, taken = watch_children(monkeypatch)
+    slow_start(monkeypatch)
+    with open_dataset(zip_of(pets)) as dataset:
+        assert len(dataset) == 20
+    assert taken == started
+    assert [child.poll() is not None for child in started] == [True]
+
+
+def test_children_that_are_not_needed_end(pets, zip_of, monkeypatch):
+    started, taken = watch_children(monkeypatch)
+    with pytest.raises(BadDataset, match="Only one class"):
+        open_dataset(zip_of({name: data for name, data in pets.items() if name[:3] == "cat"}))
+    assert (len(started), taken) == (1, [])
+    assert started[0].poll() is not None
+
+
+def watch_children(monkeypatch):
+    """Those started, and those that got work; from one file on, on two cores."""
+    monkeypatch.setattr(scan_module, "_PROCESS_FILES", 1)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "usable_cores", lambda: 2)
+    started, start = [], scan_module._start_child
+    monkeypatch.setattr(scan_module, "_start_child", lambda: started.append(start()) or started[-1])
+    taken, take = [], scan_module.Children.take
+    monkeypatch.setattr(
+        scan_module.Children, "take", lambda self: taken.append(take(self)) or taken[-1]
+    )
+    return started, taken
