@@ -157,7 +157,7 @@ def content_version(index: pa.Table, labelling: Labelling) -> str:
 def class_names(index: pa.Table, labelling: Labelling) -> list[str]:
     """Sorted labels that have a readable image; none for a regression.
 
-    Raises `BadDataset` where there are not two, and for a regression without a readable image.
+    Raises `BadDataset` where there are not two, and without a readable image.
     """
     readable = index.filter(index["error"].is_null())
     labels = sorted(set(readable["label"].unique().to_pylist()))
@@ -166,9 +166,9 @@ def class_names(index: pa.Table, labelling: Labelling) -> list[str]:
     if bad:
         first = index["error"].drop_null()[0].as_py()
         why = f" {bad:,} of {len(index):,} images cannot be read, the first one because: {first}"
+    if not len(readable):
+        raise BadDataset(f"There is no image that can be read.{why}")
     if labelling.target is not None:
-        if not len(readable):
-            raise BadDataset(f"There is no image that can be read.{why}")
         return []
     if len(labels) < 2:
         raise BadDataset(

@@ -45,7 +45,11 @@ def open_dataset(
     text = str(source)
     bare = name is None and is_stored(source)
     if bare or not (_is_path_like(source) or os.path.exists(text)):
-        kept = store.get(text).labelling.model_dump().items()
+        try:
+            kept = store.get(text).labelling.model_dump().items()
+        except DatasetNotFound as err:
+            told = f"There is no file or folder {text[:100]!r}. {err.message}"
+            raise DatasetNotFound(told, detail=err.detail) from None
         if table is not None or not labelling.model_dump(exclude_none=True).items() <= kept:
             raise BadArgument(
                 f"The stored dataset {text[:100]!r} keeps the pattern, table and filter that it "

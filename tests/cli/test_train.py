@@ -114,7 +114,7 @@ def test_a_training_that_fails_says_why_and_where_its_log_is(photos: Path) -> No
     ("arguments", "words"),
     [
         (["/nowhere"], "no file or folder"),
-        (["nowhere"], "no dataset"),
+        (["nowhere"], "no file or folder 'nowhere'. There is no dataset"),
         ([".", "--set", "learning_rate=1"], "learning_rate"),
         ([".", "--set", "epoch=3"], "did you mean epochs?"),
         ([".", "--set", "output_range=[5,1]"], "not valid: output_range must rise"),

@@ -114,6 +114,12 @@ def test_a_class_without_a_readable_image_does_not_count(pets, zip_of):
         open_dataset(zip_of(files))
 
 
+def test_text_that_is_called_jpg_is_told_of_as_that(folder_of):
+    files = {f"{label}/{n}.jpg": b"not a picture" for label in ("cat", "dog") for n in range(3)}
+    with pytest.raises(BadDataset, match=r"no image that can be read. 6 of 6 .* supported: JPEG"):
+        open_dataset(folder_of(files))
+
+
 def test_images_above_the_pixel_limit_are_rows_with_an_error(pets, zip_of, limit, picture):
     limit(max_image_pixels=200)
     with open_dataset(zip_of(pets | {"cat/big.jpg": picture(1, (20, 20))})) as dataset:
