@@ -94,9 +94,10 @@ class Listing:
 def make_listing(kind: Kind, entries: Entries, others: int, links: int = 0) -> Listing:
     """From the files for which `is_wanted` is true, images and metadata together."""
     others += links
-    # The end alone decides for nearly all: a call for each name would take most of the time.
-    wanted = [name.endswith(_METADATA) and is_metadata(name) for name in entries.names]
-    metadata = np.array(wanted, bool)
+    text = "\n".join(entries.names)
+    metadata = np.zeros(len(entries), bool)
+    if any(name in text for name in _METADATA):
+        metadata = np.array([is_metadata(name) for name in entries.names], bool)
     if not metadata.any():
         return Listing(kind, entries, others, entries.take(slice(0, 0)), links)
     rest = entries.take(np.flatnonzero(metadata))
@@ -136,7 +137,10 @@ def is_wanted(name: str) -> bool:
 def wanted_among(names: list[str]) -> npt.NDArray[np.bool_]:
     """`is_wanted` of each."""
     suffixes = [name[name.rfind(".") :] for name in names]
-    images = {suffix for suffix in set(suffixes) if is_image(suffix)}
+    known = set(suffixes)
+    images = {suffix for suffix in known if is_image(suffix)}
+    if images == known:
+        return np.ones(len(names), bool)
     found = (
         suffix in images or is_metadata(name) for suffix, name in zip(suffixes, names, strict=True)
     )

@@ -27,6 +27,9 @@ from imgcls.data.twins import with_twins
 from imgcls.errors import BadDataset
 from imgcls.images import FORMATS, Pixels
 
+pa.set_memory_pool(pa.system_memory_pool())
+"""Arrow's own pool asks for memory and gives it back all the time: a third of `build_index`."""
+
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"schema_version"
 _BIN, _BINS = 20, 10

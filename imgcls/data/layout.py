@@ -79,12 +79,14 @@ def arrange(names: list[str], others: int = 0) -> Layout:
     depth = _wrapping(list(folders.values()))
     split_layout = _is_split_layout(list(folders.values()), depth)
     need = depth + (2 if split_layout else 1)
-    rows = [row for row, head in enumerate(heads) if len(folders[head]) >= need]
+    inside = {head: parts for head, parts in folders.items() if len(parts) >= need}
+    rows = list(range(len(names)))
+    if len(inside) < len(folders):
+        rows = [row for row in rows if heads[row] in inside]
     loose = len(names) - len(rows)
     if loose > len(rows):
         example = next(n for n, head in zip(names, heads, strict=True) if len(folders[head]) < need)
         raise BadDataset(f"{loose:,} images lie in no class folder, {example!r} is one. {EXPECTED}")
-    inside = {head: parts for head, parts in folders.items() if len(parts) >= need}
     label_of = {head: class_name(parts[need - 1]) for head, parts in inside.items()}
     split_of: dict[str, str | None] = dict.fromkeys(inside)
     if split_layout:
