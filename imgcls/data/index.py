@@ -7,6 +7,7 @@ adds them when the dataset is opened.
 import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from imgcls.data.layout import SPLITS, Layout
 from imgcls.data.measure import NUMBERS, Measures
 from imgcls.data.pixelwise import CELLS
 from imgcls.data.splits import assign_splits, without_scenes
-from imgcls.data.twins import with_twins
+from imgcls.data.twins import find_twins, with_twins
 from imgcls.errors import BadDataset
 from imgcls.images import FORMATS, Pixels
 
+# Arrow's own pool asks for memory and gives it back all the time: a third of `build_index`.
 pa.set_memory_pool(pa.system_memory_pool())
-"""Arrow's own pool asks for memory and gives it back all the time: a third of `build_index`."""
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"schema_version"
@@ -84,33 +85,44 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
     bad = np.zeros(len(found), bool)
     bad[list(found.error)] = True
     columns: dict[str, Any] = {
-        "path": layout.paths,
-        "label": layout.labels,
-        "given_split": layout.given,
+        "path": pa.array(layout.paths, pa.string()),
         "format": _named(found.format),
+        "offset": found.column("offset"),
         "bytes": found.column("bytes"),
         "content_hash": _hex(found.content_hash),
         "error": _sparse(found.error, len(bad)),
-        "offset": found.column("offset"),
-        "packed": entries.packed,
-        "size": entries.size,
-        "method": entries.method,
-        "crc": entries.crc,
-        "location": entries.locations or pa.nulls(len(bad), pa.binary()),
-        "target": layout.targets or pa.nulls(len(bad), pa.float64()),
-        "weight": layout.weights or pa.nulls(len(bad), pa.float64()),
-        "group": layout.groups or pa.nulls(len(bad), pa.string()),
         "blur": pa.array(found.blur, pa.float32(), mask=bad),
         "cells": _binary(found.cells, bad),
-        "twins": pa.nulls(len(bad), pa.string()),
     }
     for name in NUMBERS[NUMBERS.index("width") :]:
         values = found.column(name)
         kind = SCHEMA.field(name).type
         values = values.view(np.uint64) if kind == pa.uint64() else values.astype(np.int32)
         columns[name] = pa.array(values, kind, mask=bad)
-    table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-    return with_twins(table.take(pc.sort_indices(table["path"])))
+    order = pc.sort_indices(columns["path"])
+    with ThreadPoolExecutor(1) as pool:
+        pairs = pool.submit(find_twins, pa.table(columns).take(order))
+        columns |= _stated(layout, entries)
+        table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+        return with_twins(table.take(order), pairs.result())
+
+
+def _stated(layout: Layout, entries: Entries) -> dict[str, Any]:
+    """Columns that come from names, fields and the list of the source; none of twins yet."""
+    count = len(entries)
+    return {
+        "label": layout.labels,
+        "given_split": layout.given,
+        "packed": entries.packed,
+        "size": entries.size,
+        "method": entries.method,
+        "crc": entries.crc,
+        "location": entries.locations or pa.nulls(count, pa.binary()),
+        "target": layout.targets or pa.nulls(count, pa.float64()),
+        "weight": layout.weights or pa.nulls(count, pa.float64()),
+        "group": layout.groups or pa.nulls(count, pa.string()),
+        "twins": pa.nulls(count, pa.string()),
+    }
 
 
 def _binary(rows: npt.NDArray[np.uint8], null: npt.NDArray[np.bool_]) -> pa.Array:

@@ -141,12 +141,12 @@ def index_source(
     listing = source.listing
     listing.check_links()
     layout = _layout(listing.entries.names, listing.others, labelling, table)
-    entries = listing.entries.take(np.array(layout.rows, dtype=np.int64))
+    rows = np.array(layout.rows, dtype=np.int64)
+    # Neighbours are read together; folders keep the order of their listing.
+    order = np.argsort(listing.entries.offset[rows], kind="stable")
+    entries = listing.entries.take(rows[order])
     if not entries.size.any():
         raise BadDataset(f"All {len(entries):,} images are empty; pack the files themselves.")
-    # Neighbours are read together; folders keep the order of their listing.
-    order = np.argsort(entries.offset, kind="stable")
-    entries = entries.take(order)
     found = scanner(source.kind, source.data, entries, progress=progress)
     index = build_index(layout.take(order.tolist()), entries, found)
     return index, listing.others + layout.loose

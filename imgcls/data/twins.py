@@ -120,9 +120,11 @@ def _joined(root: Ints, one: Ints, other: Ints) -> Ints:
             root = root[root]
 
 
-def with_twins(index: pa.Table) -> pa.Table:
-    """The index with its column `twins`: for pictures that look the same, one content hash."""
-    pairs = find_twins(index)
+def with_twins(index: pa.Table, pairs: Pairs) -> pa.Table:
+    """The index with its column `twins`: for pictures that look the same, one content hash.
+
+    `pairs` are those of its rows.
+    """
     rows = np.unique(np.concatenate((pairs.first, pairs.second)))
     code, contents = encoded(index["content_hash"])
     code = np.where(code < 0, len(contents), code)
