@@ -6,7 +6,7 @@ measure them. Nothing here opens a file.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from imgcls.images import EXTENSIONS
 
 Kind = Literal["folder", "zip", "tar"]
 Ints = npt.NDArray[np.int64]
-Expect = Callable[[int], None]
 
 MAX_IMAGE_BYTES = 256 * 2**20
 """A single encoded image above this is a row with an error: it would fill the memory."""
@@ -94,6 +93,7 @@ class Listing:
 def make_listing(kind: Kind, entries: Entries, others: int, links: int = 0) -> Listing:
     """From the files for which `is_wanted` is true, images and metadata together."""
     others += links
+    # Most sources have none: looking once at all names is quicker than at each.
     text = "\n".join(entries.names)
     metadata = np.zeros(len(entries), bool)
     if any(name in text for name in _METADATA):
@@ -203,19 +203,11 @@ def printable(name: str) -> str:
 class Budget:
     """Counts files and bytes while a source is listed, and stops it at the limits."""
 
-    def __init__(
-        self,
-        max_files: int,
-        max_bytes: int,
-        packed: int | None = None,
-        expect: Expect | None = None,
-    ) -> None:
-        """`packed` is the size of the archive, in bytes, where what it holds is compressed;
-        `expect` is told how many files are to come, where that is known."""
+    def __init__(self, max_files: int, max_bytes: int, packed: int | None = None) -> None:
+        """`packed` is the size of the archive, in bytes, where what it holds is compressed."""
         self.max_files, self.max_bytes = max_files, max_bytes
         self.most = None if packed is None else _UNPACKED + _RATIO * packed
         self.files = self.headers = self.bytes = 0
-        self._expected = expect
 
     def spend(self, size: int) -> None:
         """One more file of `size` bytes. Raises `BadArchive` above a limit."""
@@ -235,8 +227,6 @@ class Budget:
     def expect(self, count: int) -> None:
         """So many files and folders are to come. As `spend`."""
         self._check(count, self.max_files, "files and folders")
-        if self._expected is not None:
-            self._expected(count)
 
     def _spend(self, count: int, most: int, what: str, size: int) -> None:
         self._check(count, most, what)

@@ -101,16 +101,18 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         columns[name] = pa.array(values, kind, mask=bad)
     order = pc.sort_indices(columns["path"])
     with ThreadPoolExecutor(1) as pool:
-        pairs = pool.submit(find_twins, pa.table(columns).take(order))
-        columns |= _stated(layout, entries)
-        table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-        return with_twins(table.take(order), pairs.result())
+        measured = pa.table(columns).take(order)
+        pairs = pool.submit(find_twins, measured)
+        stated = _stated(layout, entries).take(order)
+        sources = {name: part for part in (measured, stated) for name in part.column_names}
+        table = pa.table([sources[name][name] for name in SCHEMA.names], schema=SCHEMA)
+        return with_twins(table, pairs.result())
 
 
-def _stated(layout: Layout, entries: Entries) -> dict[str, Any]:
+def _stated(layout: Layout, entries: Entries) -> pa.Table:
     """Columns that come from names, fields and the list of the source; none of twins yet."""
     count = len(entries)
-    return {
+    columns = {
         "label": layout.labels,
         "given_split": layout.given,
         "packed": entries.packed,
@@ -123,6 +125,7 @@ def _stated(layout: Layout, entries: Entries) -> dict[str, Any]:
         "group": layout.groups or pa.nulls(count, pa.string()),
         "twins": pa.nulls(count, pa.string()),
     }
+    return pa.table(columns, schema=pa.schema([SCHEMA.field(name) for name in columns]))
 
 
 def _binary(rows: npt.NDArray[np.uint8], null: npt.NDArray[np.bool_]) -> pa.Array:

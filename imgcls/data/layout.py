@@ -80,9 +80,7 @@ def arrange(names: list[str], others: int = 0) -> Layout:
     split_layout = _is_split_layout(list(folders.values()), depth)
     need = depth + (2 if split_layout else 1)
     inside = {head: parts for head, parts in folders.items() if len(parts) >= need}
-    rows = list(range(len(names)))
-    if len(inside) < len(folders):
-        rows = [row for row in rows if heads[row] in inside]
+    rows = [row for row, head in enumerate(heads) if head in inside]
     loose = len(names) - len(rows)
     if loose > len(rows):
         example = next(n for n, head in zip(names, heads, strict=True) if len(folders[head]) < need)

@@ -86,9 +86,9 @@ class Known:
         _copy(found, rows, self._figures, list(places))
         self.places.update(zip((hashes[row] for row in rows), places, strict=True))
 
-    def fill(self, found: Measures, rows: list[int], places: list[int]) -> None:
-        """Let rows of a chunk have the figures that lie at `places`."""
-        _copy(self._figures, places, found, rows)
+    def fill(self, found: Measures, copies: dict[int, int]) -> None:
+        """Let rows of a chunk have the figures that lie at these places."""
+        _copy(self._figures, list(copies.values()), found, list(copies))
 
 
 def measure(
@@ -102,8 +102,7 @@ def measure(
     found = _nothing(count)
     known = known or Known()
     measured: list[int] = []
-    copies: list[int] = []
-    places: list[int] = []
+    copies: dict[int, int] = {}
     # Lists where it goes image by image: setting a single element of an array takes longer.
     offsets, sizes, formats = [0] * count, entries.size.tolist(), [_JPEG] * count
     hashes = [bytes(HASH_BYTES)] * count
@@ -118,8 +117,7 @@ def measure(
             sizes[row] = len(data)
             hashes[row] = mark = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
             if mark in known.places:
-                copies.append(row)
-                places.append(known.places[mark])
+                copies[row] = known.places[mark]
                 continue
             if latest is None or not decode_into(data, latest.slots[len(latest.rows)]):
                 pixels = decode(data, max_pixels=max_pixels)
@@ -149,7 +147,7 @@ def measure(
     found.numbers[:, _OFFSET], found.numbers[:, _BYTES] = offsets, sizes
     found.content_hash[:] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, HASH_BYTES)
     found.format[:] = formats
-    known.fill(found, copies, places)
+    known.fill(found, copies)
     known.add(found, measured, hashes)
     return found
 

@@ -47,38 +47,6 @@ class Scanner(Protocol):
     ) -> Measures: ...
 
 
-class Children:
-    """Child processes that come up while a source is listed. Those not needed end with the context.
-
-    Thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._ready: deque[subprocess.Popen[bytes]] = deque()
-
-    def expect(self, files: int) -> None:
-        """Start what a scan of so many files takes."""
-        if files >= _PROCESS_FILES:
-            with contextlib.suppress(OSError):
-                for _ in range(usable_cores() - 1):
-                    self._ready.append(_start_child())
-
-    def take(self) -> "subprocess.Popen[bytes]":
-        """One of them, or a new one where there is none. Raises `OSError`."""
-        try:
-            return self._ready.popleft()
-        except IndexError:
-            return _start_child()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for child in self._ready:
-            with child:
-                child.kill()
-
-
 _CHUNK_FILES, _CHUNK_BYTES = 256, 4 * 2**20
 _PROCESS_FILES = 20_000
 """From here on a child's start (about half a second of one core) is won back."""
@@ -86,6 +54,48 @@ _KEEP_FILES, _KEEP_BYTES = 10_000, 256 * 2**20
 """From either on a pass is kept for the case that it is interrupted."""
 _MAX_THREADS = 8
 _URL_THREADS = 16
+
+
+class Children:
+    """Child processes that come up while a source is listed. Those not needed end with the context.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._ready: deque[subprocess.Popen[bytes]] = deque()
+
+    def expect(self, files: int) -> None:
+        """Start what a scan of so many files takes."""
+        if files >= _PROCESS_FILES:
+            with contextlib.suppress(OSError):
+                for _ in range(usable_cores() - 1):
+                    self._ready.append(self._start())
+
+    def take(self) -> "subprocess.Popen[bytes]":
+        """One of them, or a new one where there is none. Raises `OSError`."""
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return self._start()
+
+    def kill(self) -> None:
+        """End the work of all at once; whoever took one waits for it."""
+        for child in self._started:
+            child.kill()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        child = _start_child()
+        self._started.append(child)
+        return child
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._ready:
+            _end(child)
 
 
 def scan(
@@ -134,7 +144,7 @@ class _Scan:
         path: Place,
         entries: Entries,
         progress: Progress | None,
-        ready: Children,
+        children: Children,
     ) -> None:
         self._kind, self._path, self._entries = kind, path, entries
         self._max_pixels = get_settings().max_image_pixels
@@ -146,8 +156,7 @@ class _Scan:
         self._found: list[Measures | None] = [None] * len(chunks)
         self._done = self._reported = 0
         self._failure: BaseException | None = None
-        self._ready = ready
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children = children
         self._changed = threading.Condition()
 
     def run(self, threads: int, processes: int, kept: Journal) -> Measures:
@@ -169,8 +178,7 @@ class _Scan:
             self._report()
         except BaseException:
             self._todo.clear()
-            for child in self._children:
-                child.kill()
+            self._children.kill()
             raise
         finally:
             for helper in helpers:
@@ -229,10 +237,9 @@ class _Scan:
 
     def _help_by_child(self) -> None:
         try:
-            child = self._ready.take()
+            child = self._children.take()
         except OSError:
             return  # no more processes to be had: the others do the work
-        self._children.append(child)
         to, answers = cast(BinaryIO, child.stdin), cast(BinaryIO, child.stdout)
         try:
             with contextlib.suppress(BrokenPipeError):  # its death shows in the answer
@@ -247,11 +254,7 @@ class _Scan:
         except BaseException as err:
             self._fail(err)
         finally:
-            child.kill()
-            with contextlib.suppress(BrokenPipeError):
-                to.close()
-            answers.close()
-            child.wait()
+            _end(child)
 
 
 def _answer(child: subprocess.Popen[bytes], answers: BinaryIO) -> Measures:
@@ -277,6 +280,14 @@ def slices(entries: Entries, files: int, size: int) -> list[slice]:
         bounds.append(slice(start, stop))
         start = stop
     return bounds
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    with contextlib.suppress(BrokenPipeError):
+        cast(BinaryIO, child.stdin).close()
+    cast(BinaryIO, child.stdout).close()
+    child.wait()
 
 
 def _start_child() -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from imgcls.data.entries import Budget, Expect, Kind, Listing
+from imgcls.data.entries import Budget, Kind, Listing
 from imgcls.data.fields import arrange_fields
 from imgcls.data.folders import list_folder
 from imgcls.data.index import build_index
@@ -32,7 +32,7 @@ from imgcls.data.urls import (
     place,
     url_fingerprint,
 )
-from imgcls.data.zips import NO_ARCHIVE, is_zip, list_zip
+from imgcls.data.zips import NO_ARCHIVE, Expect, is_zip, list_zip
 from imgcls.errors import BadArchive, BadDataset
 from imgcls.settings import get_settings
 
@@ -92,7 +92,7 @@ def open_source(path: Place, unpacked: Path, expect: Expect | None = None) -> So
                 return Source("tar", path, path, mark, list_tar(file.fileno(), _budget()))
             elif is_zip(file.fileno()):
                 return Source(
-                    "zip", path, path, mark, list_zip(file.fileno(), _budget(size, expect))
+                    "zip", path, path, mark, list_zip(file.fileno(), _budget(size), expect)
                 )
             else:
                 raise BadArchive(f"{path.name} {NO_ARCHIVE}")
@@ -161,6 +161,6 @@ def _layout(names: list[str], others: int, labelling: Labelling, table: Table | 
     return arrange_fields(names, others, [pattern.match(name) for name in names], labelling)
 
 
-def _budget(packed: int | None = None, expect: Expect | None = None) -> Budget:
+def _budget(packed: int | None = None) -> Budget:
     settings = get_settings()
-    return Budget(settings.max_archive_files, settings.max_archive_mb << 20, packed, expect)
+    return Budget(settings.max_archive_files, settings.max_archive_mb << 20, packed)

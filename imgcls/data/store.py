@@ -181,13 +181,13 @@ class DatasetStore:
         sweep(self.root, ".pass-")
         with scratch(self.root, ".tmp-") as work, Children() as children:
             unique = uuid4().hex[:12]
-            expect = children.expect if scanner is scan else None
+            expect = None
+            if scanner is scan:
+                expect, scanner = children.expect, partial(scan, children=children)
             source = open_source(path, work / f"archive-{unique}.tar", expect)
             if rows is None and asked.pattern is None:
                 labelling, rows = _with_metadata(asked, source)
             journal = Journal(self.root / f".pass-{source.key}")
-            if scanner is scan:
-                scanner = partial(scan, children=children)
             if not move:
                 scanner = partial(scanner, journal=journal)
             index, ignored = index_source(source, progress, labelling, rows, scanner)

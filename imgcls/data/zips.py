@@ -54,6 +54,7 @@ NO_ARCHIVE = (
 )
 _BREAKS_OFF = "The zip archive is damaged: its list of files breaks off."
 
+Expect = Callable[[int], None]
 Read = Callable[[int, int], bytes]
 """Bytes of an archive: how many, and from where on; fewer at its end."""
 
@@ -74,10 +75,13 @@ def is_zip(fd: int) -> bool:
     return _find_end(_reader(fd), os.fstat(fd).st_size) is not None
 
 
-def list_zip(fd: int, budget: Budget) -> Listing:
-    """The image files of the archive behind `fd`. Raises `BadArchive`."""
+def list_zip(fd: int, budget: Budget, expect: Expect | None = None) -> Listing:
+    """The image files of the archive behind `fd`. Raises `BadArchive`.
+
+    `expect` is told how many files there are before they are listed.
+    """
     try:
-        return _list(fd, budget)
+        return _list(fd, budget, expect)
     except struct.error as err:
         raise BadArchive(_BREAKS_OFF) from err
 
@@ -126,9 +130,11 @@ def find_directory(read: Read, size: int) -> Directory:
     return Directory(offset + before, length, count, before)
 
 
-def _list(fd: int, budget: Budget) -> Listing:
+def _list(fd: int, budget: Budget, expect: Expect | None) -> Listing:
     where = find_directory(_reader(fd), os.fstat(fd).st_size)
     budget.expect(where.count)
+    if expect is not None:
+        expect(where.count)
     directory = os.pread(fd, where.length, where.start)
     records, starts = _records(directory, where.count)
     names = safe_names(_names(directory, starts, records["name"]))

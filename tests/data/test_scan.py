@@ -81,8 +81,7 @@ def test_what_progress_raises_ends_the_scan_and_leaves_nothing(
 
     monkeypatch.setattr(scan_module, "_PROCESS_FILES", 1)
     monkeypatch.setattr(scan_module, "usable_cores", lambda: 1 + processes)
-    started, start = [], scan_module._start_child
-    monkeypatch.setattr(scan_module, "_start_child", lambda: started.append(start()) or started[-1])
+    started = kept(monkeypatch, scan_module, "_start_child")
     with pytest.raises(Stop):
         open_dataset(zip_of(pets), progress=stop)
     assert [child.poll() is not None for child in started] == [True] * processes
@@ -214,10 +213,12 @@ def watch_children(monkeypatch):
     monkeypatch.setattr(scan_module, "_PROCESS_FILES", 1)
     monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
     monkeypatch.setattr(scan_module, "usable_cores", lambda: 2)
-    started, start = [], scan_module._start_child
-    monkeypatch.setattr(scan_module, "_start_child", lambda: started.append(start()) or started[-1])
-    taken, take = [], scan_module.Children.take
-    monkeypatch.setattr(
-        scan_module.Children, "take", lambda self: taken.append(take(self)) or taken[-1]
-    )
-    return started, taken
+    started = kept(monkeypatch, scan_module, "_start_child")
+    return started, kept(monkeypatch, scan_module.Children, "take")
+
+
+def kept(monkeypatch, owner, name):
+    """What calls of a function will have returned."""
+    found, function = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *given: found.append(function(*given)) or found[-1])
+    return found
