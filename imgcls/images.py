@@ -9,6 +9,7 @@ can be bad is a `BadImage`; nothing here raises anything else for bad bytes.
 import io
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,9 @@ _SEQUENTIAL = (0xC0, 0xC1)
 """Markers of frames that are not progressive."""
 _QUICK_BYTES, _QUICK_PIXELS = 2**14, 2**15
 """Files and pictures up to which any number of scans is soon decoded."""
+_HEADS, _HEADS_SEEN = 8, 256
+"""Heads that are compared with, and those that are looked at in all: where each JPEG has one of its
+own, nothing is won by more."""
 _EXIF = b"Exif\0\0"
 _FOUR_COMPONENTS = b"\x00\x14\x08"
 """In the header of every frame of four components and 8 bits: its length and its precision."""
@@ -111,13 +115,37 @@ def decode(
             ) from err
 
 
-def decode_into(data: bytes, out: Pixels) -> bool:
+class PlainHeads:
+    """Heads of JPEGs, all up to the first scan, that hold neither EXIF nor four components.
+
+    Small pictures of one source mostly have the very same one, and to compare is quicker than to
+    search. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[bytes, ...] = ()
+        self._seen = 0
+
+    def holds(self, data: bytes) -> bool:
+        """Whether a JPEG has such a head."""
+        if data.startswith(self._known):
+            return True
+        if _FOUR_COMPONENTS in data or _EXIF in data:
+            return False
+        if self._seen < _HEADS_SEEN and (scan := _first_scan(data)):
+            self._seen += 1
+            self._known = (data[:scan], *self._known[: _HEADS - 1])
+        return True
+
+
+def decode_into(data: bytes, out: Pixels, heads: PlainHeads) -> bool:
     """Decode a small plain JPEG into `out`: contiguous `uint8 [H, W, 3]`, at most 32,768 pixels.
 
     False where the picture has another shape or is not upright, of three colours, and small: it is
-    then left to `decode`, which gives the same pixels and takes twice as long for 32 x 32.
+    then left to `decode`, which gives the same pixels and takes twice as long for 32 x 32. `heads`
+    are those met before.
     """
-    if len(data) > _QUICK_BYTES or _FOUR_COMPONENTS in data or _EXIF in data:
+    if len(data) > _QUICK_BYTES or not heads.holds(data):
         return False
     try:
         # A larger picture is refused before it is decoded: the buffer is too small.
@@ -202,15 +230,27 @@ def _check_scans(data: bytes) -> None:
 
 def _has_one_scan(data: bytes) -> bool:
     """Whether the first scan holds all components, as in most JPEGs; costs 2 us."""
-    at, components = 2, 0
-    while at + 10 < len(data) and data[at] == 0xFF:
-        kind = data[at + 1]
+    components = 0
+    for kind, at in _segments(data):
         if kind in _SEQUENTIAL:
             components = data[at + 9]
         elif kind == _START_OF_SCAN[1]:
             return data[at + 4] == components
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return False
+
+
+def _first_scan(data: bytes) -> int:
+    """Where it begins; 0 where that is not clear."""
+    return next((at for kind, at in _segments(data) if kind == _START_OF_SCAN[1]), 0)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Kind and place of each segment of a JPEG, up to the first scan and no further."""
+    at, kind = 2, 0
+    while at + 10 < len(data) and data[at] == 0xFF and kind != _START_OF_SCAN[1]:
+        kind = data[at + 1]
+        yield kind, at
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
 
 
 def _scans(data: bytes) -> int:

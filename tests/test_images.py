@@ -65,10 +65,34 @@ def test_a_plain_jpeg_of_the_size_of_a_place_is_decoded_there_into_the_same_pixe
     data = encode(Image.fromarray(smooth(*size)).convert(mode), "JPEG", **options)
     place = np.full((32, 32, 3), 7, np.uint8)
     plain = (mode, orientation, size) in [("RGB", None, (32, 32)), ("L", None, (32, 32))]
-    assert images.decode_into(data, place) == plain
-    if plain:
-        assert np.array_equal(place, images.decode(data))
-    assert not images.decode_into(data[:-100], place)
+    heads = images.PlainHeads()
+    for _ in range(2):  # as a stranger, and with a head that is known
+        assert images.decode_into(data, place, heads) == plain
+        if plain:
+            assert np.array_equal(place, images.decode(data))
+    assert not images.decode_into(data[:-100], place, heads)
+
+
+def test_a_head_that_is_known_lets_no_other_picture_through() -> None:
+    """Not even one that begins alike, with what looks like the end of the head."""
+    picture = Image.fromarray(smooth(32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    note = b"\xff\xed\0\x10" + b"\xff\xda" * 7  # of 14 bytes, markers as they begin a scan
+    plain, turned, four = (
+        data[:2] + note + data[2:]
+        for data in (
+            encode(picture, "JPEG"),
+            encode(picture, "JPEG", exif=exif),
+            encode(picture.convert("CMYK"), "JPEG"),
+        )
+    )
+    heads, place = images.PlainHeads(), np.empty((32, 32, 3), np.uint8)
+    for _ in range(2):
+        assert images.decode_into(plain, place, heads)
+        assert np.array_equal(place, images.decode(plain))
+        assert not images.decode_into(turned, place, heads)
+        assert not images.decode_into(four, place, heads)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

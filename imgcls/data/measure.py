@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from imgcls.data.entries import Entries, Ints
-from imgcls.data.pixelwise import CELLS, statistics
+from imgcls.data.pixelwise import CELLS, Scratch, statistics
 from imgcls.data.reader import Reader
 from imgcls.errors import BadImage
-from imgcls.images import FORMATS, Pixels, decode, decode_into, probe
+from imgcls.images import FORMATS, Pixels, PlainHeads, decode, decode_into, probe
 
 HASH_BYTES = 20
 NUMBERS = (
@@ -59,21 +59,40 @@ class Measures:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def put(self, start: int, part: "Measures") -> None:
+        """Overwrite rows from `start` on."""
+        rows = slice(start, start + len(part))
+        self.numbers[rows], self.blur[rows], self.cells[rows] = part.numbers, part.blur, part.cells
+        self.content_hash[rows], self.format[rows] = part.content_hash, part.format
+        self.error.update({start + row: text for row, text in part.error.items()})
+
     def column(self, name: str) -> Ints:
         """One of `NUMBERS`."""
         return np.ascontiguousarray(self.numbers[:, NUMBERS.index(name)])
 
 
-class Known:
+class Bench:
+    """What a thread keeps from chunk to chunk: memory to work in, and figures of files measured
+    before. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.known = _Known()
+        self.stacks: dict[tuple[int, ...], _Stack] = {}
+        """By shape; empty between chunks."""
+        self.scratch = Scratch()
+        self.heads = PlainHeads()
+
+
+class _Known:
     """Figures of files measured before: one with the same bytes is not decoded again.
 
-    Not thread-safe. Begins anew when it is full.
+    Begins anew when it is full.
     """
 
     def __init__(self) -> None:
         self.places: dict[bytes, int] = {}
         """Where the figures lie, by content hash."""
-        self._figures = _nothing(_KNOWN)
+        self._figures = blank(_KNOWN)
         self._used = 0
 
     def add(self, found: Measures, rows: list[int], hashes: list[bytes]) -> None:
@@ -83,7 +102,7 @@ class Known:
             self._used = 0
         places = range(self._used, self._used + len(rows))
         self._used = places.stop
-        _copy(found, rows, self._figures, list(places))
+        _copy(found, rows, self._figures, slice(places.start, places.stop))
         self.places.update(zip((hashes[row] for row in rows), places, strict=True))
 
     def fill(self, found: Measures, copies: dict[int, int]) -> None:
@@ -92,22 +111,22 @@ class Known:
 
 
 def measure(
-    reader: Reader, entries: Entries, max_pixels: int, known: Known | None = None
+    reader: Reader, entries: Entries, max_pixels: int, bench: Bench | None = None
 ) -> Measures:
     """Read and fully decode every entry. Whatever is wrong with one becomes its `error`.
 
-    `known` is what chunks measured by the same thread leave for the next ones.
+    `bench` is what chunks measured by the same thread leave for the next ones.
     """
     count = len(entries)
-    found = _nothing(count)
-    known = known or Known()
+    found = blank(count)
+    bench = bench or Bench()
+    known, stacks = bench.known, bench.stacks
     measured: list[int] = []
     copies: dict[int, int] = {}
     # Lists where it goes image by image: setting a single element of an array takes longer.
     offsets, sizes, formats = [0] * count, entries.size.tolist(), [_JPEG] * count
     hashes = [bytes(HASH_BYTES)] * count
-    stacks: dict[tuple[int, ...], _Stack] = {}
-    latest: _Stack | None = None
+    latest = next(reversed(stacks.values()), None)
     waiting = 0
     for row, (data, offset) in enumerate(reader.scan(entries)):
         offsets[row] = offset
@@ -119,17 +138,17 @@ def measure(
             if mark in known.places:
                 copies[row] = known.places[mark]
                 continue
-            if latest is None or not decode_into(data, latest.slots[len(latest.rows)]):
+            if not latest or not decode_into(data, latest.slots[len(latest.rows)], bench.heads):
                 pixels = decode(data, max_pixels=max_pixels)
                 if data[:3] != b"\xff\xd8\xff":
                     formats[row] = _code(probe(data, max_pixels=max_pixels).format)
                 if pixels.size > _ALONE:
-                    _fill(found, [row], pixels[None])
+                    _fill(found, [row], pixels[None], bench.scratch)
                     measured.append(row)
                     continue
-                if pixels.shape not in stacks:
-                    stacks[pixels.shape] = _Stack(pixels.shape)
-                latest = stacks[pixels.shape]
+                latest = stacks.get(pixels.shape)
+                if latest is None:
+                    latest = stacks[pixels.shape] = _Stack(pixels.shape)
                 latest.slots[len(latest.rows)][:] = pixels
         except BadImage as err:
             formats[row] = 0
@@ -139,11 +158,12 @@ def measure(
         measured.append(row)
         waiting += latest.size
         if waiting > _PENDING:
-            _flush(found, stacks)
+            _flush(found, bench)
             waiting = 0
             if len(stacks) > _SHAPES:
-                stacks, latest = {}, None
-    _flush(found, stacks)
+                stacks.clear()
+                latest = None
+    _flush(found, bench)
     found.numbers[:, _OFFSET], found.numbers[:, _BYTES] = offsets, sizes
     found.content_hash[:] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, HASH_BYTES)
     found.format[:] = formats
@@ -152,8 +172,8 @@ def measure(
     return found
 
 
-def _nothing(count: int) -> Measures:
-    """Zeros."""
+def blank(count: int) -> Measures:
+    """Rows to be filled, zeros."""
     return Measures(
         np.zeros((count, len(NUMBERS)), np.int64),
         np.zeros(count, np.float32),
@@ -164,11 +184,13 @@ def _nothing(count: int) -> Measures:
     )
 
 
-def _copy(source: Measures, rows: list[int], target: Measures, to: list[int]) -> None:
+def _copy(source: Measures, rows: list[int], target: Measures, to: list[int] | slice) -> None:
     """What depends on the bytes of a file alone."""
-    target.numbers[to, _WIDTH:] = source.numbers[rows, _WIDTH:]
-    target.blur[to], target.cells[to] = source.blur[rows], source.cells[rows]
-    target.format[to] = source.format[rows]
+    taken = np.array(rows, np.int64)
+    put = to if isinstance(to, slice) else np.array(to, np.int64)
+    target.numbers[put, _WIDTH:] = source.numbers[taken, _WIDTH:]
+    target.blur[put], target.cells[put] = source.blur[taken], source.cells[taken]
+    target.format[put] = source.format[taken]
 
 
 class _Stack:
@@ -182,21 +204,22 @@ class _Stack:
         """Where each goes."""
 
 
-def _flush(found: Measures, stacks: dict[tuple[int, ...], _Stack]) -> None:
-    for stack in stacks.values():
+def _flush(found: Measures, bench: Bench) -> None:
+    for stack in bench.stacks.values():
         if stack.rows:
-            _fill(found, stack.rows, stack.pixels[: len(stack.rows)])
+            _fill(found, stack.rows, stack.pixels[: len(stack.rows)], bench.scratch)
             stack.rows.clear()
 
 
-def _fill(found: Measures, rows: list[int], pixels: Pixels) -> None:
+def _fill(found: Measures, rows: list[int], pixels: Pixels, scratch: Scratch) -> None:
     _, height, width, _ = pixels.shape
-    figures = statistics(pixels)
+    figures = statistics(pixels, scratch)
     table = np.empty((len(rows), len(NUMBERS) - _WIDTH), np.int64)
     table[:, 0], table[:, 1], table[:, 2] = width, height, figures.phash.view(np.int64)
     table[:, 3:6], table[:, 6:9] = figures.sums, figures.squares
-    found.numbers[rows, _WIDTH:] = table
-    found.blur[rows], found.cells[rows] = figures.blur, figures.cells
+    at = np.array(rows, np.int64)
+    found.numbers[at, _WIDTH:] = table
+    found.blur[at], found.cells[at] = figures.blur, figures.cells
 
 
 def _code(name: str) -> int:
@@ -205,16 +228,8 @@ def _code(name: str) -> int:
 
 def join(parts: Sequence[Measures]) -> Measures:
     """Chunks one behind the other."""
-    errors: dict[int, str] = {}
-    start = 0
+    whole, start = blank(sum(map(len, parts))), 0
     for part in parts:
-        errors |= {start + row: text for row, text in part.error.items()}
+        whole.put(start, part)
         start += len(part)
-    return Measures(
-        np.concatenate([part.numbers for part in parts]),
-        np.concatenate([part.blur for part in parts]),
-        np.concatenate([part.cells for part in parts]),
-        np.concatenate([part.content_hash for part in parts]),
-        np.concatenate([part.format for part in parts]),
-        errors,
-    )
+    return whole

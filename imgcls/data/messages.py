@@ -4,6 +4,7 @@ Plain data in both directions, so a child can hand back nothing but numbers and 
 """
 
 import json
+from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -67,11 +68,11 @@ def to_measures(head: dict[str, Any], block: bytes) -> Measures:
     """The chunk of `of_measures`."""
     rows, at = head["rows"], 0
 
-    def column(kind: Any, *shape: int) -> Any:
+    def column(kind: type, *shape: int) -> Any:
         nonlocal at
-        size = rows * int(np.prod(shape, dtype=int)) * np.dtype(kind).itemsize
-        at += size
-        return np.frombuffer(block[at - size : at], kind).reshape(rows, *shape)
+        values = np.frombuffer(block, kind, rows * prod(shape), at).reshape(rows, *shape)
+        at += values.nbytes
+        return values
 
     return Measures(
         column(np.int64, len(NUMBERS)),

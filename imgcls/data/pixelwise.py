@@ -5,6 +5,8 @@ nor the machine can change a result.
 """
 
 from functools import lru_cache
+from itertools import pairwise
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,31 +49,53 @@ class Figures(NamedTuple):
     is below 3."""
 
 
-def statistics(stack: Pixels) -> Figures:
-    """Of `uint8 [n, H, W, 3]`, contiguous."""
-    _, height, width, _ = stack.shape
+class Scratch:
+    """Memory of intermediate results, used again for the next stack: to ask the system for it each
+    time takes as long as the arithmetic. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, npt.NDArray[Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], kind: type = np.float32) -> Any:
+        """With any content; one that was given out under this name before is overwritten."""
+        size, kept = prod(shape), self._kept.get(name)
+        if kept is None or len(kept) < size:
+            self._kept[name] = kept = np.empty(size, kind)
+        return kept[:size].reshape(shape)
+
+
+def statistics(stack: Pixels, scratch: Scratch | None = None) -> Figures:
+    """Of `uint8 [n, H, W, 3]`, contiguous. `scratch` is used for small pictures."""
+    count, height, width, _ = stack.shape
     small = height <= _STRIP and height * width <= _SMALL
-    values: npt.NDArray[Any] = stack.astype(np.float32) if small else stack
-    bands, squares = _small(values) if small else _large(stack)
-    sums = _by_channel(np.add.reduce(bands, axis=1))
+    scratch = scratch if scratch and small else Scratch()
+    values: npt.NDArray[Any] = stack
+    if small:
+        values = scratch.array("values", stack.shape)
+        np.copyto(values, stack)
+    bands, squares = _small(values, scratch) if small else _large(stack)
+    cells, sums = _cells_and_sums(bands)
     if height < _ROWS:  # a cell needs a row of its own: low pictures are stretched
         bands = stack[:, _edges(height)[:-1]].astype(np.float64).reshape(bands.shape)
-    cells = _cells(bands)
-    heights = np.maximum(np.diff(_edges(height)), 1)[:, None] * 1000.0
-    grey = np.rint(cells / heights).astype(np.uint8).reshape(len(stack), CELLS)
-    return Figures(sums, _by_channel(squares), _dhash(cells), grey, _sharpness(values))
+        cells, _ = _cells_and_sums(bands)
+    heights = [max(end - start, 1) * 1000.0 for start, end in pairwise(_edges(height))]
+    grey = np.rint(cells / np.array(heights)[:, None]).astype(np.uint8).reshape(count, CELLS)
+    by_channel = squares @ _regions(width)[:, _COLUMNS:]
+    return Figures(sums, by_channel, _dhash(cells), grey, _sharpness(values, scratch))
 
 
 def _edges(height: int) -> list[int]:
     return [height * k // _ROWS for k in range(_ROWS + 1)]
 
 
-def _small(stack: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
+def _small(stack: npt.NDArray[np.float32], scratch: Scratch) -> tuple[Floats, Floats]:
     """Sums over 8 bands of rows `[n, 8, W * 3]`, and sums of squares over all rows `[n, W * 3]`."""
     count, height, width, _ = stack.shape
     rows = stack.reshape(count, height, width * 3)
+    bands = scratch.array("bands", (count, _ROWS, width * 3))
+    np.matmul(_membership(height, _ROWS).T, rows, out=bands)
     squares = np.einsum("nij,nij->nj", rows, rows)
-    return (_membership(height, _ROWS).T @ rows).astype(np.float64), squares.astype(np.float64)
+    return bands.astype(np.float64), squares.astype(np.float64)
 
 
 def _large(stack: Pixels) -> tuple[Floats, Floats]:
@@ -101,30 +125,26 @@ def _membership(length: int, parts: int) -> npt.NDArray[np.float32]:
     return np.eye(parts, dtype=np.float32)[part]
 
 
-def _by_channel(columns: Floats) -> Floats:
-    return np.stack([np.add.reduce(columns[:, c::3], axis=1) for c in range(3)], axis=1)
+@lru_cache(maxsize=8)
+def _regions(width: int) -> Floats:
+    """`[W * 3, 12]`: by what each value of a row counts in the grey of 9 columns, times 1,000, and
+    in R, G and B over the whole row."""
+    if width < _COLUMNS:  # a column is one pixel
+        columns = np.eye(width)[:, np.arange(_COLUMNS) * width // _COLUMNS]
+    else:
+        columns = _membership(width, _COLUMNS).astype(np.float64)
+    grey = columns[:, None] * np.array([299.0, 587.0, 114.0])[:, None]
+    channels = np.broadcast_to(np.eye(3), (width, 3, 3))
+    return np.concatenate((grey, channels), axis=2).reshape(width * 3, _COLUMNS + 3)
 
 
-def _grey(colours: npt.NDArray[Any], weights: tuple[int, int, int]) -> npt.NDArray[Any]:
-    """`[m]` from `[3 m]`. In one long row: loops over short ones would take most of the time."""
-    grey: npt.NDArray[Any] = colours[0::3] * colours.dtype.type(weights[0])
-    for channel in (1, 2):
-        grey += colours[channel::3] * colours.dtype.type(weights[channel])
-    return grey
-
-
-def _cells(bands: Floats) -> Floats:
-    """Grey `[n, 8, 9]`, times 1,000 and the height of a band, from sums over bands of rows
-    `[n, 8, W * 3]`."""
-    count, _, width = bands.shape
-    grey = _grey(bands.reshape(-1), (299, 587, 114)).reshape(count, _ROWS, width // 3)
-    width //= 3
-    if width < _COLUMNS:
-        grey = grey[:, :, np.arange(_COLUMNS) * width // _COLUMNS]
-        width = _COLUMNS
-    members = _membership(width, _COLUMNS)
-    cells: Floats = grey @ members.astype(np.float64) / members.sum(axis=0)
-    return cells
+def _cells_and_sums(bands: Floats) -> tuple[Floats, Floats]:
+    """From sums over bands of rows `[n, 8, W * 3]`: grey `[n, 8, 9]`, times 1,000 and the height of
+    a band, and R, G and B over all `[n, 3]`."""
+    width = bands.shape[2] // 3
+    found = bands @ _regions(width)
+    pixels = 1.0 if width < _COLUMNS else _membership(width, _COLUMNS).sum(axis=0)
+    return found[:, :, :_COLUMNS] / pixels, np.ones(_ROWS) @ found[:, :, _COLUMNS:]
 
 
 def _dhash(cells: Floats) -> npt.NDArray[np.uint64]:
@@ -134,7 +154,7 @@ def _dhash(cells: Floats) -> npt.NDArray[np.uint64]:
     return packed.view(">u8").reshape(len(cells)).astype(np.uint64)
 
 
-def _sharpness(stack: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _sharpness(stack: npt.NDArray[Any], scratch: Scratch) -> npt.NDArray[np.float32]:
     count, height, width, _ = stack.shape
     if min(height, width) < 3:
         return np.zeros(count, np.float32)
@@ -143,16 +163,22 @@ def _sharpness(stack: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         middle = np.linspace(1, height - 2, _SHARP_ROWS).astype(np.int64)
         stack = stack[:, (middle[:, None] + [-1, 0, 1]).ravel()]
         height, step = 3 * _SHARP_ROWS, 3
-    grey = _grey(stack.reshape(-1).astype(np.float32, copy=False), _GREY)
-    laplacian = np.empty_like(grey)
+    # In one long row: loops over short ones would take most of the time.
+    colours = stack.reshape(-1).astype(np.float32, copy=False)
+    grey, laplacian = (scratch.array(name, (len(colours) // 3,)) for name in ("grey", "laplacian"))
+    np.multiply(colours[0::3], _GREY[0], out=grey)
+    for channel in (1, 2):
+        grey += np.multiply(colours[channel::3], _GREY[channel], out=laplacian)
     inner = laplacian[width:-width]
     np.multiply(grey[width:-width], -4, out=inner)
     for shift in (-width, -1, 1, width):
         inner += grey[width + shift : len(grey) - width + shift]
     # Without what was taken from another row or picture.
     whole = laplacian.reshape(count, height, width)[:, 1:-1:step, 1:-1]
-    values = whole.astype(np.float64).reshape(count, -1)
+    values = scratch.array("sharp", whole.shape, np.float64)
+    np.copyto(values, whole)
+    values = values.reshape(count, -1)
     size = values.shape[1]
-    sums, squares = np.add.reduce(values, axis=1), np.einsum("ij,ij->i", values, values)
+    sums, squares = np.add.reduce(values, axis=1), np.vecdot(values, values)
     variance: npt.NDArray[np.float64] = (squares - sums / size * sums) / size / 256**2
     return variance.astype(np.float32)

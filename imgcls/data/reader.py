@@ -10,12 +10,14 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 from imgcls.data.entries import MAX_IMAGE_BYTES, NO_CRC, Entries, Kind
 from imgcls.errors import BadDataset, BadImage, BrokenImage, ImageTooLarge
 from imgcls.images import check_signature
 
-_LOCAL = struct.Struct("<26x2H")
+_LOCAL = struct.Struct("<4s22x2H")
+_LOCAL_SIGNATURE = b"PK\x03\x04"
 _SPAN = 1 << 20
 """Bytes fetched at once where small entries lie one behind the other."""
 _LARGE, _HEAD = 16 * 2**20, 64
@@ -78,15 +80,19 @@ class Reader:
                     start, at = offset, 0
                 if zipped:
                     # Behind the local header and the two fields of its own length.
-                    if not window.startswith(b"PK\x03\x04", at) or at + _LOCAL.size > len(window):
+                    whole = at + _LOCAL.size <= len(window)
+                    mark, name, extra = _LOCAL.unpack_from(window, at) if whole else (b"", 0, 0)
+                    if mark != _LOCAL_SIGNATURE:
                         raise BrokenImage("The zip archive is damaged at the place of this file.")
-                    name_length, extra_length = _LOCAL.unpack_from(window, at)
-                    at += _LOCAL.size + name_length + extra_length
+                    at += _LOCAL.size + name + extra
                     offset = start + at
                 raw = window[at : at + packed]
                 if len(raw) < packed:  # a header longer than the room for it
                     raw = self._pread(packed, offset)
-                yield _unpack(raw, packed, size, method, crc), offset
+                if method == 0 and len(raw) == size and crc32(raw) == crc:
+                    yield raw, offset  # as below, without the call
+                else:
+                    yield _unpack(raw, packed, size, method, crc), offset
             except BadImage as err:
                 yield err, offset
 
@@ -157,6 +163,6 @@ def _unpack(raw: bytes, packed: int, size: int, method: int, crc: int) -> bytes:
             raise BrokenImage("The compressed bytes of this file are damaged.") from err
     if len(data) != size:
         raise BrokenImage("The file is not of the size that the archive states.")
-    if crc != NO_CRC and zlib.crc32(data) != crc:
+    if crc != NO_CRC and crc32(data) != crc:
         raise BrokenImage("The file does not match the checksum that the archive states.")
     return data

@@ -23,7 +23,7 @@ import numpy as np
 from imgcls.data import messages
 from imgcls.data.entries import Entries, Kind
 from imgcls.data.journal import Journal, journal_key
-from imgcls.data.measure import Known, Measures, join, measure
+from imgcls.data.measure import Bench, Measures, blank, measure
 from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place, Url
 from imgcls.errors import BY_CODE, ImgclsError
@@ -153,7 +153,8 @@ class _Scan:
         self.key = journal_key(entries, self._max_pixels, chunks)
         self._todo = deque(enumerate(chunks))
         self._kept: Journal | None = None
-        self._found: list[Measures | None] = [None] * len(chunks)
+        self._starts = [chunk.start for chunk in chunks]
+        self._found = blank(len(entries))
         self._done = self._reported = 0
         self._failure: BaseException | None = None
         self._children = children
@@ -186,13 +187,13 @@ class _Scan:
                     helper.join()
         if self._failure is not None:
             raise self._failure
-        return join([part for part in self._found if part is not None])
+        return self._found
 
     def _work(self, *, report: bool = False) -> None:
-        known = Known()
+        bench = Bench()
         with open_reader(self._kind, self._path) as reader:
             while (chunk := self._next()) is not None:
-                self._store(chunk[0], measure(reader, chunk[1], self._max_pixels, known))
+                self._store(chunk[0], measure(reader, chunk[1], self._max_pixels, bench))
                 if report:
                     self._report()
 
@@ -211,7 +212,7 @@ class _Scan:
 
     def _store(self, number: int, part: Measures) -> None:
         with self._changed:
-            self._found[number] = part
+            self._found.put(self._starts[number], part)
             self._done += len(part)
             if self._kept is not None:
                 self._kept.add(number, part)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from imgcls.data import messages
-from imgcls.data.measure import Known, measure
+from imgcls.data.measure import Bench, measure
 from imgcls.data.reader import Reader
 from imgcls.errors import ImgclsError
 
@@ -20,12 +20,12 @@ def main() -> None:
     chunks = sys.stdin.buffer
     if (first := messages.receive(chunks)) is None:
         return
-    source, known = first[0], Known()
+    source, bench = first[0], Bench()
     try:
         with Reader(source["kind"], Path(os.fsdecode(source["path"].encode("latin-1")))) as reader:
             while (message := messages.receive(chunks)) is not None:
                 entries = messages.to_entries(*message)
-                found = measure(reader, entries, source["max_pixels"], known)
+                found = measure(reader, entries, source["max_pixels"], bench)
                 messages.send(answers, *messages.of_measures(found))
     except ImgclsError as err:
         messages.send(answers, err.to_dict())

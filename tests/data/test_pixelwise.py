@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imgcls.data.pixelwise import statistics
+from imgcls.data.pixelwise import Scratch, statistics
 
 SHAPES = [
     (5, 32, 32), (3, 1, 1), (3, 5, 4), (2, 8, 9), (4, 7, 70), (1, 300, 375), (2, 97, 95),
@@ -48,6 +48,15 @@ def test_a_picture_measures_the_same_alone_and_among_others(shape):
         assert all(
             np.array_equal(one[0], all_[at]) for one, all_ in zip(alone, together, strict=True)
         )
+
+
+def test_scratch_memory_of_other_stacks_changes_nothing():
+    scratch = Scratch()
+    for shape in [*SHAPES, *reversed(SHAPES)]:
+        stack = noise(*shape)
+        found, expected = statistics(stack, scratch), statistics(stack)
+        statistics(255 - stack, scratch)  # what was found does not lie in it
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_a_blurred_picture_is_less_sharp_and_looks_alike():

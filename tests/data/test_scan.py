@@ -182,7 +182,9 @@ def test_copies_have_the_figures_of_the_file_that_was_decoded(
     ]
     counted, statistics = [], measure_module.statistics
     monkeypatch.setattr(
-        measure_module, "statistics", lambda stack: counted.append(len(stack)) or statistics(stack)
+        measure_module,
+        "statistics",
+        lambda stack, scratch: counted.append(len(stack)) or statistics(stack, scratch),
     )
     monkeypatch.setattr(measure_module, "_KNOWN", kept)
     monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
