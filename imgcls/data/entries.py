@@ -54,6 +54,8 @@ class Entries:
 
     def take(self, rows: Any) -> "Entries":
         """The given rows (a slice or an integer array), in that order."""
+        if not isinstance(rows, slice) and np.array_equal(rows, np.arange(len(self))):
+            return self
         index = range(*rows.indices(len(self))) if isinstance(rows, slice) else rows.tolist()
         return Entries(
             [self.names[i] for i in index],
@@ -162,6 +164,21 @@ def litter_among(names: list[str]) -> npt.NDArray[np.bool_]:
     if not any(mark in text for mark in ("\n.", "/.", "__macosx", *_LITTER)):
         return np.zeros(len(names), bool)
     return np.array([is_litter(name) for name in names], bool)
+
+
+def are_plain_images(names: list[str]) -> bool:
+    """Whether all are images with one suffix, safe as they are, and none is litter. Quick, since it
+    looks once at all names together; false where more is to be asked of some."""
+    suffix = names[0][names[0].rfind(".") :] if names else ""
+    text = "\n".join(["", *names, ""])
+    if not is_image(suffix) or text.count(f"{suffix}\n") != len(names):
+        return False
+    if text.count("\n") != len(names) + 1 or ":" in text or "__MACOSX" in text:
+        return False
+    letters = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+    # Nowhere two of "/" and ".", and neither begins a name.
+    mark = (letters == ord("/")) | (letters == ord("."))
+    return not (mark[1:] & (mark[:-1] | (letters[:-1] == ord("\n")))).any()
 
 
 def safe_name(name: str) -> str:

@@ -49,6 +49,8 @@ class Layout:
 
     def take(self, order: list[int]) -> "Layout":
         """Some of the images, or all in another order."""
+        if order == list(range(len(self.rows))):
+            return self
 
         def chosen(column: list[Value]) -> list[Value]:
             return [column[i] for i in order]
@@ -80,7 +82,9 @@ def arrange(names: list[str], others: int = 0) -> Layout:
     split_layout = _is_split_layout(list(folders.values()), depth)
     need = depth + (2 if split_layout else 1)
     inside = {head: parts for head, parts in folders.items() if len(parts) >= need}
-    rows = [row for row, head in enumerate(heads) if head in inside]
+    rows = list(range(len(names)))
+    if len(inside) < len(folders):
+        rows = [row for row, head in enumerate(heads) if head in inside]
     loose = len(names) - len(rows)
     if loose > len(rows):
         example = next(n for n, head in zip(names, heads, strict=True) if len(folders[head]) < need)
@@ -95,13 +99,13 @@ def arrange(names: list[str], others: int = 0) -> Layout:
     if split_layout and "train" not in split_of.values():
         raise BadDataset("There is no train folder beside the val or test folder; add one.")
     path_of = {head: "/".join([*parts[depth:], ""]) for head, parts in inside.items()}
-    return Layout(
-        rows,
-        [path_of[heads[row]] + names[row][len(heads[row]) + 1 :] for row in rows],
-        [label_of[heads[row]] for row in rows],
-        [split_of[heads[row]] for row in rows],
-        loose,
-    )
+    if loose:
+        names, heads = [names[row] for row in rows], [heads[row] for row in rows]
+    paths = names
+    if any(path != f"{head}/" for head, path in path_of.items()):
+        paths = [path_of[h] + name[len(h) + 1 :] for name, h in zip(names, heads, strict=True)]
+    labels = [label_of[head] for head in heads]
+    return Layout(rows, paths, labels, [split_of[head] for head in heads], loose)
 
 
 def _wrapping(folders: list[list[str]]) -> int:

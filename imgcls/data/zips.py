@@ -6,11 +6,9 @@ included. The data itself is read by `reader.py`.
 """
 
 import os
-import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from imgcls.data.entries import (
     Budget,
     Listing,
+    are_plain_images,
     litter_among,
     make_entries,
     make_listing,
@@ -137,7 +136,10 @@ def _list(fd: int, budget: Budget, expect: Expect | None) -> Listing:
         expect(where.count)
     directory = os.pread(fd, where.length, where.start)
     records, starts = _records(directory, where.count)
-    names = safe_names(_names(directory, starts, records["name"]))
+    names = _names(directory, starts, records["name"])
+    plain = are_plain_images(names)
+    if not plain:
+        names = safe_names(names)
     packed, size, offset = (records[key].astype(np.int64) for key in ("packed", "size", "offset"))
     for row in np.flatnonzero(np.maximum(np.maximum(packed, size), offset) == _U32).tolist():
         start = int(starts[row]) + int(records["name"][row])
@@ -145,16 +147,21 @@ def _list(fd: int, budget: Budget, expect: Expect | None) -> Listing:
         packed[row], size[row], offset[row] = _zip64(
             extra, int(packed[row]), int(size[row]), int(offset[row])
         )
-    files = np.array([name[-1:] != "/" for name in names], bool)
+    files = np.ones(len(names), bool)
+    if not plain:
+        files[:] = [name[-1:] != "/" for name in names]
     budget.spend_all(size[files])
     links = (records["system"] == _UNIX) & ((records["external"] >> 16) & _FILE_TYPE == _LINK)
-    files &= ~litter_among(names)
+    if not plain:
+        files &= ~litter_among(names)
     passed = int((files & links).sum())
     files &= ~links
-    wanted = wanted_among(names)
+    wanted = files if plain else files & wanted_among(names)
     others = int((files & ~wanted).sum())
+    rows = np.flatnonzero(wanted)
+    chosen = names if len(rows) == len(names) else [names[row] for row in rows.tolist()]
     # A name given twice: the later one counts, as it would after unpacking.
-    found = {names[row]: row for row in np.flatnonzero(files & wanted).tolist()}
+    found = dict(zip(chosen, rows.tolist(), strict=True))
     rows = np.fromiter(found.values(), np.int64, len(found))
     _check_readable(names, records, rows)
     columns = (offset + where.before, packed, size, records["method"], records["crc"])
@@ -167,14 +174,25 @@ def _records(directory: bytes, count: int) -> tuple[npt.NDArray[Any], npt.NDArra
     if not count:
         return np.empty(0, _CENTRAL), np.empty(0, np.int64)
     # Signatures stand where entries begin, unless a name, an extra field or a comment holds one.
-    marks = (match.start() for match in re.finditer(_SIGNATURE, directory))
-    starts = np.fromiter(islice(marks, count + 1), np.int64)
+    starts = _marks(directory, count)
     if len(starts) == count:
         records, ends = _at(directory, starts)
         if starts[0] == 0 and (starts[1:] == ends[:-1]).all():
             return records, starts + _CENTRAL.itemsize
     starts = _one_by_one(directory, count)
     return _at(directory, starts)[0], starts + _CENTRAL.itemsize
+
+
+def _marks(directory: bytes, most: int) -> npt.NDArray[np.int64]:
+    """Where signatures stand, ascending; nothing where there are more than `most`."""
+    mark = np.frombuffer(_SIGNATURE, np.uint32)[0]
+    found: list[npt.NDArray[np.int64]] = []
+    for shift in range(min(4, max(len(directory) - 3, 0))):
+        words = np.frombuffer(directory, np.uint32, (len(directory) - shift) // 4, shift)
+        found.append(np.flatnonzero(words == mark) * 4 + shift)
+        if sum(map(len, found)) > most:
+            return np.empty(0, np.int64)
+    return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
 def _at(
@@ -208,14 +226,14 @@ def _one_by_one(directory: bytes, count: int) -> npt.NDArray[np.int64]:
 def _names(
     directory: bytes, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.uint16]
 ) -> list[str]:
-    ends = (starts + lengths).tolist()
-    raw = [directory[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
-    text = b"\n".join(raw)
+    first, last = starts.tolist(), (starts + lengths).tolist()
+    text = directory.decode("latin-1")
+    names = [text[start:end] for start, end in zip(first, last, strict=True)]
+    text = "\n".join(names)
     # All at once, unless something in one of them asks for more.
-    odd = any(mark in text for mark in (b"\0", b"\\")) or text.count(b"\n") >= len(raw)
-    if text.isascii() and not odd:
-        return text.decode("ascii").split("\n")
-    return [_decode(name) for name in raw]
+    if text.isascii() and not any(mark in text for mark in ("\0", "\\")):
+        return names
+    return [_decode(directory[start:end]) for start, end in zip(first, last, strict=True)]
 
 
 def _check_readable(

@@ -4,7 +4,15 @@ import pytest
 
 from imgcls.console import clean
 from imgcls.data import open_dataset
-from imgcls.data.entries import is_litter, is_wanted, litter_among, wanted_among
+from imgcls.data.entries import (
+    are_plain_images,
+    is_image,
+    is_litter,
+    is_wanted,
+    litter_among,
+    safe_name,
+    wanted_among,
+)
 from imgcls.data.layout import arrange
 from imgcls.errors import BadDataset
 
@@ -113,3 +121,23 @@ def test_what_a_name_is_depends_on_no_other_name(name, litter, wanted):
     for others in ([], ["dog/1.png"], [".x", "a/b.txt"]):
         assert litter_among([*others, name])[-1] == litter
         assert wanted_among([*others, name])[-1] == wanted
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "cat/2.jpg", "cat/\u00e4 b.jpg", "c at/a.b/3.jpg"])
+def test_plain_names_are_told_by_one_look_at_all(name):
+    assert are_plain_images(["cat/0.jpg", name, "dog/0.jpg"])
+    assert (safe_name(name), is_image(name), is_litter(name)) == (name, True, False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".jpg", "cat/.jpg", "/1.jpg", "./1.jpg", "a/./1.jpg", "a//1.jpg", "../1.jpg", "a/../1.jpg",
+        "C:/1.jpg", "a:1.jpg", "__MACOSX/1.jpg", "a/__MACOSX/1.jpg", "1.jpg\n2.jpg", "\n.jpg",
+        "1.png", "1.JPG", "a/", "a.jpg/", "", "jpg", "cat/Thumbs.db", "metadata.csv", "a/..jpg",
+    ],
+)  # fmt: skip
+def test_a_name_that_asks_for_more_is_looked_at_by_itself(name):
+    for names in (["cat/0.jpg", name], [name, "cat/0.jpg"], ["cat/0.jpg", name, "dog/0.jpg"]):
+        assert not are_plain_images(names)
+    assert not are_plain_images([])
