@@ -7,7 +7,6 @@ adds them when the dataset is opened.
 import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from imgcls.data.layout import SPLITS, Layout
 from imgcls.data.measure import NUMBERS, Measures
 from imgcls.data.pixelwise import CELLS
 from imgcls.data.splits import assign_splits, without_scenes
-from imgcls.data.twins import find_twins, with_twins
 from imgcls.errors import BadDataset
 from imgcls.images import FORMATS, Pixels
 
@@ -33,6 +31,8 @@ pa.set_memory_pool(pa.system_memory_pool())
 
 SCHEMA_VERSION = 1
 _VERSION_KEY = b"schema_version"
+_LINES = 1 << 14
+"""Of the text of a version, that are put together at once."""
 _BIN, _BINS = 20, 10
 """Images that a bin of targets needs at least, and bins there are at most."""
 _ADDED = [
@@ -81,7 +81,8 @@ in pixels; sums run over all of its pixels, channel values 0 to 255."""
 
 
 def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
-    """The table of `SCHEMA`; `entries` and `found` are rows of the layout, in its order."""
+    """The table of `SCHEMA`, without twins yet. `entries` and `found` are the layout's rows, in its
+    order."""
     bad = np.zeros(len(found), bool)
     bad[list(found.error)] = True
     columns: dict[str, Any] = {
@@ -100,19 +101,20 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
         values = values.view(np.uint64) if kind == pa.uint64() else values.astype(np.int32)
         columns[name] = pa.array(values, kind, mask=bad)
     order = pc.sort_indices(columns["path"])
-    with ThreadPoolExecutor(1) as pool:
-        measured = pa.table(columns).take(order)
-        pairs = pool.submit(find_twins, measured)
-        stated = _stated(layout, entries).take(order)
-        sources = {name: part for part in (measured, stated) for name in part.column_names}
-        table = pa.table([sources[name][name] for name in SCHEMA.names], schema=SCHEMA)
-        return with_twins(table, pairs.result())
+    sources = columns | _stated(layout, entries)
+    table = pa.table([sources[name] for name in SCHEMA.names], schema=SCHEMA)
+    return table if _ascends(order) else table.take(order)
 
 
-def _stated(layout: Layout, entries: Entries) -> pa.Table:
+def _ascends(order: pa.Array) -> bool:
+    """Whether it leaves everything where it is."""
+    return np.array_equal(order.to_numpy(), np.arange(len(order)))
+
+
+def _stated(layout: Layout, entries: Entries) -> dict[str, Any]:
     """Columns that come from names, fields and the list of the source; none of twins yet."""
     count = len(entries)
-    columns = {
+    return {
         "label": layout.labels,
         "given_split": layout.given,
         "packed": entries.packed,
@@ -125,7 +127,6 @@ def _stated(layout: Layout, entries: Entries) -> pa.Table:
         "group": layout.groups or pa.nulls(count, pa.string()),
         "twins": pa.nulls(count, pa.string()),
     }
-    return pa.table(columns, schema=pa.schema([SCHEMA.field(name) for name in columns]))
 
 
 def _binary(rows: npt.NDArray[np.uint8], null: npt.NDArray[np.bool_]) -> pa.Array:
@@ -164,12 +165,19 @@ def content_version(index: pa.Table, labelling: Labelling) -> str:
     columns = (index[name] for name in ("path", "label", "given_split", "content_hash"))
     missing = {"null_handling": "replace", "null_replacement": ""}
     joined = pc.binary_join_element_wise(*columns, "\0", **missing)
-    lines = joined.take(pc.sort_indices(joined)).to_pylist()
+    order = pc.sort_indices(joined)
+    lines = (joined if _ascends(order) else joined.take(order)).combine_chunks()
+    mark = hashlib.blake2b(digest_size=20)
+    for start in range(0, len(lines), _LINES):
+        some = lines.slice(start, _LINES)
+        text = pc.binary_join(pa.ListArray.from_arrays([0, len(some)], some), "\n")
+        mark.update(b"\n" if start else b"")
+        mark.update(text[0].as_buffer())
     if labelling != FOLDERS:
         # Versions of before there were fixes stay what they were.
         left_out = {"fix"} if labelling.fix is None else None
-        lines.append(labelling.model_dump_json(exclude=left_out))
-    return hashlib.blake2b("\n".join(lines).encode("utf-8"), digest_size=20).hexdigest()[:12]
+        mark.update(b"\n" + labelling.model_dump_json(exclude=left_out).encode("utf-8"))
+    return mark.hexdigest()[:12]
 
 
 def class_names(index: pa.Table, labelling: Labelling) -> list[str]:

@@ -134,7 +134,8 @@ def index_source(
     table: Table | None = None,
     scanner: Scanner = scan,
 ) -> tuple[pa.Table, int]:
-    """One pass over the images that take part: the index, and how many files it leaves out.
+    """One pass over the images that take part: the index, without twins yet, and how many files it
+    leaves out.
 
     `labelling` is a resolved one, and `table` the one that it names; `scanner` measures.
     """

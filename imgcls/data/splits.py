@@ -72,6 +72,8 @@ def without_scenes(
     size = int(max(picture.max(), content.max())) + 1
     pairs, counts = np.unique(labels[rows] * size + picture[rows], return_counts=True)
     large = pairs[counts > np.bincount(labels[rows])[pairs // size] / 2] % size
+    if not len(large):
+        return picture
     files = np.unique(picture[rows] * size + content[rows]) // size
     scenes = large[np.bincount(files, minlength=size)[large] >= SCENE]
     return np.where(np.isin(picture, scenes), content, picture)

@@ -43,6 +43,7 @@ from imgcls.data.summary import (
     stem,
 )
 from imgcls.data.tables import Table, read_table
+from imgcls.data.twins import find_twins, with_twins
 from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place, place
 from imgcls.errors import BadArgument, BadDataset
@@ -193,8 +194,11 @@ class DatasetStore:
             index, ignored = index_source(source, progress, labelling, rows, scanner)
             kept = f"index-{unique}.parquet"
             with ThreadPoolExecutor(1) as pool:
+                version = pool.submit(content_version, index, labelling)
+                index = with_twins(index, find_twins(index))
                 written = pool.submit(write_index, index, work / kept)
-                summary, index = _summarized(name, source.kind, index, ignored, seed, labelling)
+                tag = f"{name}:{version.result()}"
+                summary, index = _summarized(tag, source.kind, index, ignored, seed, labelling)
                 written.result()
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
@@ -239,7 +243,8 @@ class DatasetStore:
             mark = {"fix": fix_hash(rows, was.labelling.fix)}
             labelling = was.labelling.model_copy(update=mark)
             name, unique = was.tag.partition(":")[0], uuid4().hex[:12]
-            summary, index = _summarized(name, was.source, index, was.ignored, seed, labelling)
+            fixed = f"{name}:{content_version(index, labelling)}"
+            summary, index = _summarized(fixed, was.source, index, was.ignored, seed, labelling)
             archive = None
             if before.archive is not None:
                 archive = f"archive-{unique}.{was.source}"
@@ -321,7 +326,7 @@ def _with_metadata(labelling: Labelling, source: Source) -> tuple[Labelling, Tab
 
 
 def _summarized(
-    name: str, kind: Kind, index: pa.Table, ignored: int, seed: int, labelling: Labelling
+    tag: str, kind: Kind, index: pa.Table, ignored: int, seed: int, labelling: Labelling
 ) -> tuple[DatasetSummary, pa.Table]:
     """The summary, and the index with the splits that it counts. Raises `BadDataset`."""
     labels = class_names(index, labelling)
@@ -329,7 +334,7 @@ def _summarized(
     splits = index["split"].filter(pc.is_null(index["error"]))
     groups = index["group"].drop_null().unique().to_pylist()
     summary = DatasetSummary(
-        tag=f"{name}:{content_version(index, labelling)}",
+        tag=tag,
         labels=labels,
         images=len(splits),
         unreadable=len(index) - len(splits),

@@ -8,7 +8,6 @@ differ in a few bits more are met too. Different pictures on one background hash
 that shape, colour and 72 grey cells decide.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -46,8 +45,7 @@ Of 32 x 32 pictures, scaled by 0.75 to 1.5, 95% of the copies stay below 3.4.
 SURE = 0.9
 """From here on a pair counts as sure."""
 _CHUNK = 1 << 14
-_LANES = 2
-"""Threads. A fixed number, so that every machine finds the same pairs."""
+_ONES = np.ones(CELLS, np.float32)
 _COLUMNS = ["phash", "cells", "width", "height", "sum_r", "sum_g", "sum_b"]
 
 
@@ -77,25 +75,12 @@ def find_twins(index: pa.Table) -> Pairs:
     rows = _comparable(index)
     looks = _Looks.of(index.select(_COLUMNS).take(rows))
     # Neighbours of one hash lie by brightness, so that a crowd's twins are near each other.
-    order = np.lexsort((looks.cells.mean(axis=1), looks.hash))
+    order = np.lexsort((looks.mean, looks.hash))
     rows, looks = rows[order], looks.take(order)
-    first, *rest = (
-        looks.hash & np.uint64(sum(((1 << (end - start)) - 1) << start for start, end in pair))
-        for pair in combinations(pairwise(_EDGES), 2)
-    )
     found = _Forest(len(rows))
-    _side_by_side(looks, first, found)
-
-    # What the first order has found, which is nearly all, the others need not look at again.
-    def further(lane: int) -> _Forest:
-        forest = _Forest(len(looks.hash), found)
-        for key in rest[lane::_LANES]:
-            _side_by_side(looks, key, forest)
-        return forest
-
-    with ThreadPoolExecutor(_LANES) as pool:
-        for forest in list(pool.map(further, range(_LANES))):
-            found.join(forest)
+    for pair in combinations(pairwise(_EDGES), 2):
+        kept = sum(((1 << (end - start)) - 1) << start for start, end in pair)
+        _side_by_side(looks, looks.hash & np.uint64(kept), found)
     one, other = (rows[np.concatenate(part)] for part in (found.one, found.other))
     return Pairs(np.minimum(one, other), np.maximum(one, other), np.concatenate(found.confidence))
 
@@ -125,7 +110,9 @@ def with_twins(index: pa.Table, pairs: Pairs) -> pa.Table:
 
     `pairs` are those of its rows.
     """
-    rows = np.unique(np.concatenate((pairs.first, pairs.second)))
+    paired = np.zeros(len(index), bool)
+    paired[pairs.first] = paired[pairs.second] = True
+    rows = np.flatnonzero(paired)
     code, contents = encoded(index["content_hash"])
     code = np.where(code < 0, len(contents), code)
     sorted_codes = pc.sort_indices(contents).to_numpy().astype(np.int64)
@@ -145,8 +132,10 @@ def _comparable(index: pa.Table) -> Ints:
     """Rows with cells, the first of each content."""
     there = pc.and_(index["error"].is_null(), index["cells"].is_valid())
     rows = np.flatnonzero(there.to_numpy())
-    first = np.unique(codes(index["content_hash"])[rows], return_index=True)[1]
-    return rows[np.sort(first)]
+    hashes = index["content_hash"]
+    code = codes(hashes if len(rows) == len(index) else hashes.take(rows))
+    # Codes are given in the order in which contents appear.
+    return rows[np.diff(np.maximum.accumulate(code), prepend=-1) > 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,28 +143,43 @@ class _Looks:
     hash: Hashes
     cells: npt.NDArray[np.uint8]
     """`[n, 72]`"""
+    mean: Floats
+    """`[n]`: of the cells."""
+    deviation: Floats
+    """`[n]`: of the cells, the standard one."""
     colour: npt.NDArray[np.float32]
-    """`[n, 3]`, means of 0 to 255."""
-    sides: npt.NDArray[np.float64]
-    """`[n, 2]`, width and height."""
+    """`[3, n]`, means of 0 to 255."""
+    sides: Floats
+    """`[2, n]`, width and height."""
 
     @classmethod
     def of(cls, index: pa.Table) -> "_Looks":
         cells = index["cells"].combine_chunks()
         flat = np.frombuffer(cells.buffers()[1] or b"", np.uint8)
-        flat = flat[cells.offset * CELLS :][: len(cells) * CELLS]
-        sides = np.stack([index[name].to_numpy() for name in ("width", "height")], axis=1)
-        sums = np.stack([index[f"sum_{channel}"].to_numpy() for channel in "rgb"], axis=1)
-        colour = sums / np.prod(sides.astype(np.float64), axis=1, keepdims=True)
+        flat = flat[cells.offset * CELLS :][: len(cells) * CELLS].reshape(-1, CELLS)
+        moments = [_moments(flat[start : start + _CHUNK]) for start in range(0, len(flat), _CHUNK)]
+        mean, square = np.concatenate([np.empty((2, 0)), *moments], axis=1)
+        sides = np.stack([index[name].to_numpy() for name in ("width", "height")])
+        sums = np.stack([index[f"sum_{channel}"].to_numpy() for channel in "rgb"])
+        colour = sums / np.prod(sides.astype(np.float64), axis=0)
         return cls(
             index["phash"].to_numpy(),
-            flat.reshape(-1, CELLS),
+            flat,
+            mean,
+            np.sqrt(np.maximum(square - mean**2, 0)),
             colour.astype(np.float32),
             sides.astype(np.float64),
         )
 
     def take(self, rows: Ints) -> "_Looks":
-        return _Looks(self.hash[rows], self.cells[rows], self.colour[rows], self.sides[rows])
+        return _Looks(
+            self.hash[rows],
+            self.cells[rows],
+            self.mean[rows],
+            self.deviation[rows],
+            self.colour[:, rows],
+            self.sides[:, rows],
+        )
 
     def sureness(self, one: Ints, other: Ints) -> Floats:
         """`[n]`: how sure each pair is one picture, 0 where it is none."""
@@ -184,11 +188,11 @@ class _Looks:
             part = slice(start, start + _CHUNK)
             left = self.cells[one[part]].astype(np.float32)
             right = self.cells[other[part]].astype(np.float32)
-            apart = np.abs(left - right).mean(axis=1)
-            left -= left.mean(axis=1, keepdims=True)
-            right -= right.mean(axis=1, keepdims=True)
-            spread = np.sqrt((left * left).mean(axis=1) * (right * right).mean(axis=1))
-            alike = (left * right).mean(axis=1) / np.maximum(spread, 1e-6)
+            product = np.vecdot(left, right).astype(np.float64) / CELLS
+            apart = np.abs(np.subtract(left, right, out=left), out=left) @ _ONES / CELLS
+            spread = self.deviation[one[part]] * self.deviation[other[part]]
+            covariance = product - self.mean[one[part]] * self.mean[other[part]]
+            alike = covariance / np.maximum(spread, 1e-6)
             sure = np.minimum(
                 np.interp(apart, _APART, _APART_SURENESS, right=0),
                 np.interp(alike, _ALIKE, _ALIKE_SURENESS, left=0),
@@ -200,30 +204,33 @@ class _Looks:
         """The pairs that are worth to be compared cell by cell."""
         near = np.bitwise_count(self.hash[one] ^ self.hash[other]) <= _BITS
         one, other = one[near], other[near]
-        near = (np.abs(self.colour[one] - self.colour[other]) <= _COLOUR).all(axis=1)
-        one, other = one[near], other[near]
-        left, right = self.sides[one], self.sides[other]
-        shape = np.abs(left[:, 0] * right[:, 1] / (left[:, 1] * right[:, 0]) - 1)
+        for channel in self.colour:
+            near = np.abs(channel[one] - channel[other]) <= _COLOUR
+            one, other = one[near], other[near]
+        (width, height), (its_width, its_height) = self.sides[:, one], self.sides[:, other]
+        shape = np.abs(width * its_height / (height * its_width) - 1)
         # Sides are whole pixels.
-        near = shape <= 1.5 / np.minimum(left, right).min(axis=1) + 0.005
+        least = np.minimum(np.minimum(width, height), np.minimum(its_width, its_height))
+        near = shape <= 1.5 / least + 0.005
         return one[near], other[near]
+
+
+def _moments(cells: npt.NDArray[np.uint8]) -> Floats:
+    """`[2, n]`: means of the cells `[n, 72]`, and of their squares."""
+    values = cells.astype(np.float32)
+    # Whole numbers below 2 to the 24: exact, in whatever order they are added up.
+    sums = np.stack((values @ _ONES, np.vecdot(values, values)))
+    return sums.astype(np.float64) / CELLS
 
 
 class _Forest:
     """Twins found so far: only pairs that connect what was not connected, or not surely."""
 
-    def __init__(self, count: int, known: "_Forest | None" = None) -> None:
-        """Empty; pairs that connect no more than those of `known` do are not added either."""
+    def __init__(self, count: int) -> None:
         none = np.empty(0, np.int64)
         self.one, self.other, self.confidence = [none], [none], [np.empty(0)]
-        self._sure: Ints = np.arange(count) if known is None else known._sure
-        self._any: Ints = np.arange(count) if known is None else known._any
-
-    def join(self, other: "_Forest") -> None:
-        """Add what another one has found."""
-        for first, second, confidence in zip(other.one, other.other, other.confidence, strict=True):
-            still = self.open(first, second)
-            self.add(first[still], second[still], confidence[still])
+        self._sure: Ints = np.arange(count)
+        self._any: Ints = np.arange(count)
 
     def open(self, one: Ints, other: Ints) -> npt.NDArray[np.bool_]:
         """Which pairs could still add something."""

@@ -11,6 +11,7 @@ import pytest
 
 from imgcls import images
 from imgcls.data import DatasetStore, open_dataset
+from imgcls.data import index as index_module
 from imgcls.errors import BadArgument, BadDataset, DatasetNotFound
 
 
@@ -45,6 +46,22 @@ def test_the_version_follows_content_names_and_splits_and_not_the_seed(pets, zip
     ]
     tags = {open_dataset(zip_of(files, "b.zip"), name="pets").tag for files in others}
     assert len(tags | {tag}) == 5
+
+
+@pytest.mark.parametrize("lines", [1, 7, 1000])
+def test_the_version_is_that_of_the_lines_whatever_is_put_together_at_once(
+    lines, pets, zip_of, monkeypatch
+):
+    """As versions always were: else datasets and models of before would be strangers."""
+    monkeypatch.setattr(index_module, "_LINES", lines)
+    files = {f"train/{path}": data for path, data in pets.items()}
+    stated = (
+        (path, path.split("/")[1], "train", hashlib.blake2b(data, digest_size=20).hexdigest())
+        for path, data in files.items()
+    )
+    text = "\n".join(sorted(map("\0".join, stated)))
+    mark = hashlib.blake2b(text.encode(), digest_size=20).hexdigest()[:12]
+    assert open_dataset(zip_of(files), name="pets").tag == f"pets:{mark}"
 
 
 def test_the_index_measures_upright_fully_decoded_pixels(pets, zip_of, picture):
