@@ -44,15 +44,17 @@ def find_duplicates(dataset: "Dataset") -> Duplicates:
     table = index.select(["path", "label", "split"])
     columns = table.take(np.concatenate([*shown, np.empty(0, np.int64)])).to_pydict().values()
     files = map(DuplicateFile, *columns)
+    firsts = np.array([first for _, _, first, _ in listed], np.int64)
+    hashes = index["content_hash"].take(firsts).to_pylist()
     groups = [
         DuplicateGroup(
-            content_hash=dataset.content_hash(first) or "",
+            content_hash=content_hash or "",
             images=len(rows),
             across_splits=not same_split,
             across_labels=not same_label,
             files=list(islice(files, len(rows[:LISTED]))),
         )
-        for same_label, same_split, first, rows in listed
+        for content_hash, (same_label, same_split, _, rows) in zip(hashes, listed, strict=True)
     ]
     return Duplicates(
         total=len(found),

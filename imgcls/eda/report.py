@@ -3,7 +3,6 @@
 No image is opened: the pass that built the index has measured them all.
 """
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,17 +69,18 @@ def _cells(dataset: "Dataset", labels: list[str]) -> dict[str, dict[str, npt.NDA
 
 
 def _sizes(columns: Columns) -> Sizes:
-    sides = zip(
-        columns.width[columns.readable].tolist(),
-        columns.height[columns.readable].tolist(),
-        strict=True,
-    )
-    counts = Counter(sides)
+    sides = np.stack((columns.width, columns.height))[:, columns.readable]
+    one = sides[0] << 32 | sides[1]
+    _, first, images = np.unique(one, return_index=True, return_counts=True)
+    # The most common ones, and of equally common ones those that come first.
+    order = np.lexsort((first, -images))[:LISTED]
     return Sizes(
-        total=len(counts),
+        total=len(first),
         sizes=[
-            Size(width=width, height=height, images=images)
-            for (width, height), images in counts.most_common(LISTED)
+            Size(width=width, height=height, images=count)
+            for width, height, count in zip(
+                *sides[:, first[order]].tolist(), images[order].tolist(), strict=True
+            )
         ],
     )
 

@@ -51,8 +51,8 @@ class Columns:
         self.file_size = numbers("bytes")
         self.brightness = brightness(index)
         self.blur = floats(index["blur"])
-        self.sums = np.stack([numbers(f"sum_{c}") for c in "rgb"], axis=1)
-        self.squares = np.stack([numbers(f"sumsq_{c}") for c in "rgb"], axis=1)
+        self.sums = [numbers(f"sum_{channel}") for channel in "rgb"]
+        self.squares = [numbers(f"sumsq_{channel}") for channel in "rgb"]
         self.format = positions(index["format"], FORMATS)
         # Contents as numbers: images with equal bytes have equal ones.
         self.content = codes(index["content_hash"])
@@ -67,8 +67,8 @@ def group_stats(
     if not count:
         return EMPTY.model_copy(update={"unreadable": len(rows)})
     total = int(columns.pixels[good].sum())
-    sums = [int(value) for value in columns.sums[good].sum(axis=0)]
-    squares = [int(value) for value in columns.squares[good].sum(axis=0)]
+    sums = [int(channel[good].sum()) for channel in columns.sums]
+    squares = [int(channel[good].sum()) for channel in columns.squares]
     formats = Counter(dict(enumerate(np.bincount(columns.format[good]).tolist())))
     blur, file_size = columns.blur[good], columns.file_size[good]
     return GroupStats(

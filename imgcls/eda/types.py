@@ -86,9 +86,9 @@ class GroupStats(_Frozen):
     """Images in each bin of `Profile.edges`, by the same names; none for a class within a split."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DuplicateFile:
-    """No model: a profile may list a million."""
+    """No model, and not frozen, which both take time: a profile may list a million."""
 
     path: str
     """In the dataset."""
