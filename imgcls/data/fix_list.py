@@ -2,12 +2,14 @@
 
 A CSV with the columns `path, action, value, reason, confidence`. `drop` leaves the image out,
 `relabel` gives it the label (or target) `value`, `move` puts it into the split `value`; `merge`
-names a class in `path` and the class that takes its images in `value`.
+names a class in `path` and the class that takes its images in `value`. Texts that a spreadsheet
+would take for a formula stand behind an apostrophe.
 """
 
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,6 +24,9 @@ HASH_BYTES = 20
 MAX_BYTES = 128 * 2**20
 MAX_PATH, MAX_TEXT = 100_000, 10_000
 """Characters; a CSV is read back with up to 131,072 in a field."""
+_FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?![\d.]+(?:e[+-]?\d+)?$))")
+"""How texts begin that a spreadsheet would run (OWASP, "CSV Injection"), numbers left out: names of
+files may come from anybody."""
 
 
 class FixRow(BaseModel):
@@ -46,8 +51,17 @@ def to_csv(rows: Iterable[FixRow]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows([getattr(row, name) for name in HEADER] for row in rows)
+    writer.writerows([_guarded(getattr(row, name)) for name in HEADER] for row in rows)
     return text.getvalue()
+
+
+def _guarded(value: str | float) -> str | float:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _plain(text: str) -> str:
+    """What `_guarded` was given, or a person has written."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def read_csv(path: Path) -> list[FixRow]:
@@ -74,7 +88,11 @@ def read_csv(path: Path) -> list[FixRow]:
                 f"Line {number:,} of {path} has {len(line)} values, its header {len(header)}."
             )
     given = [
-        {name: value for name, value in zip(header, line, strict=True) if value or name == "path"}
+        {
+            name: _plain(value)
+            for name, value in zip(header, line, strict=True)
+            if value or name == "path"
+        }
         for _, line in lines
     ]
     try:

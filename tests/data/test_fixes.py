@@ -1,5 +1,7 @@
 """Fixes: what a reviewed list does to a dataset, and every list that is refused."""
 
+import csv
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -202,6 +204,27 @@ def test_a_list_survives_being_written_and_read(tmp_path: Path):
         row('a,"b"\n.jpg', "relabel", "é", reason="x", confidence=0.25),
         row("c.jpg", "drop"),
     ]
+    (tmp_path / "fix.csv").write_text(to_csv(fixes), encoding="utf-8")
+    assert read_csv(tmp_path / "fix.csv") == fixes
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "=1+cmd|' /C calc'!A0", "+a", "-a.jpg", "@a", "\tb", "'=a", "''-a"]
+)
+def test_no_text_of_a_list_is_a_formula_to_a_spreadsheet(tmp_path: Path, text):
+    fixes = [FixRow(path=text, action="relabel", value=text, reason=text)]
+    written = to_csv(fixes)
+    with io.StringIO(written, newline="") as lines:
+        *_, line = csv.reader(lines)
+    assert all(field[0] not in "=+-@\t\r" for field in line)
+    (tmp_path / "fix.csv").write_text(written, encoding="utf-8", newline="")
+    assert read_csv(tmp_path / "fix.csv") == fixes
+
+
+@pytest.mark.parametrize("text", ["-3.5", "+1e-5", "it's", "'a'", "a=b", "'"])
+def test_numbers_and_other_texts_stand_in_a_list_as_they_are(tmp_path: Path, text):
+    fixes = [FixRow(path=text, action="relabel", value=text)]
+    assert f"{text},relabel,{text}," in to_csv(fixes)
     (tmp_path / "fix.csv").write_text(to_csv(fixes), encoding="utf-8")
     assert read_csv(tmp_path / "fix.csv") == fixes
 
