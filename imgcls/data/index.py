@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from imgcls.data.columns import Ints, codes, encoded, positions
 from imgcls.data.entries import Entries
 from imgcls.data.labelling import FOLDERS, Labelling
 from imgcls.data.layout import SPLITS, Layout
-from imgcls.data.measure import NUMBERS, Measures
+from imgcls.data.measure import Measures
 from imgcls.data.pixelwise import CELLS
 from imgcls.data.splits import assign_splits, without_scenes
 from imgcls.errors import BadDataset
@@ -33,6 +32,8 @@ SCHEMA_VERSION = 1
 _VERSION_KEY = b"schema_version"
 _LINES = 1 << 14
 """Of the text of a version, that are put together at once."""
+_ROWS = 1 << 16
+"""Of a row group: what is encoded at once when an index is written."""
 _BIN, _BINS = 20, 10
 """Images that a bin of targets needs at least, and bins there are at most."""
 _ADDED = [
@@ -85,25 +86,11 @@ def build_index(layout: Layout, entries: Entries, found: Measures) -> pa.Table:
     order."""
     bad = np.zeros(len(found), bool)
     bad[list(found.error)] = True
-    columns: dict[str, Any] = {
-        "path": pa.array(layout.paths, pa.string()),
-        "format": _named(found.format),
-        "offset": found.column("offset"),
-        "bytes": found.column("bytes"),
-        "content_hash": _hex(found.content_hash),
-        "error": _sparse(found.error, len(bad)),
-        "blur": pa.array(found.blur, pa.float32(), mask=bad),
-        "cells": _binary(found.cells, bad),
-    }
-    for name in NUMBERS[NUMBERS.index("width") :]:
-        values = found.column(name)
-        kind = SCHEMA.field(name).type
-        values = values.view(np.uint64) if kind == pa.uint64() else values.astype(np.int32)
-        columns[name] = pa.array(values, kind, mask=bad)
-    order = pc.sort_indices(columns["path"])
-    sources = columns | _stated(layout, entries)
-    table = pa.table([sources[name] for name in SCHEMA.names], schema=SCHEMA)
-    return table if _ascends(order) else table.take(order)
+    order = pc.sort_indices(pa.array(layout.paths, pa.string()))
+    columns = (_column(field, layout, entries, found, bad) for field in SCHEMA)
+    if not _ascends(order):  # one by one: both orders of all of them would be most of the memory
+        columns = (column.take(order) for column in columns)
+    return pa.table(list(columns), schema=SCHEMA)
 
 
 def _ascends(order: pa.Array) -> bool:
@@ -111,22 +98,40 @@ def _ascends(order: pa.Array) -> bool:
     return np.array_equal(order.to_numpy(), np.arange(len(order)))
 
 
-def _stated(layout: Layout, entries: Entries) -> dict[str, Any]:
-    """Columns that come from names, fields and the list of the source; none of twins yet."""
-    count = len(entries)
-    return {
-        "label": layout.labels,
-        "given_split": layout.given,
-        "packed": entries.packed,
-        "size": entries.size,
-        "method": entries.method,
-        "crc": entries.crc,
-        "location": entries.locations or pa.nulls(count, pa.binary()),
-        "target": layout.targets or pa.nulls(count, pa.float64()),
-        "weight": layout.weights or pa.nulls(count, pa.float64()),
-        "group": layout.groups or pa.nulls(count, pa.string()),
-        "twins": pa.nulls(count, pa.string()),
-    }
+def _column(
+    field: pa.Field, layout: Layout, entries: Entries, found: Measures, bad: npt.NDArray[np.bool_]
+) -> pa.Array:
+    """One of `SCHEMA`, in the order of the layout; none of twins yet."""
+    name, values = field.name, None
+    match name:
+        case "format":
+            return _named(found.format)
+        case "content_hash":
+            return _hex(found.content_hash)
+        case "error":
+            return _sparse(found.error, len(bad))
+        case "blur":
+            return pa.array(found.blur, field.type, mask=bad)
+        case "cells":
+            return _binary(found.cells, bad)
+        case "path" | "label" | "target" | "weight" | "group":
+            values = getattr(layout, f"{name}s")
+        case "given_split":
+            values = layout.given
+        case "offset" | "bytes":
+            values = found.column(name)
+        case "packed" | "size" | "method" | "crc":
+            values = getattr(entries, name)
+        case "location":
+            values = entries.locations
+        case "twins":
+            pass
+        case _:
+            numbers = found.column(name)
+            unsigned = field.type == pa.uint64()
+            numbers = numbers.view(np.uint64) if unsigned else numbers.astype(np.int32)
+            return pa.array(numbers, field.type, mask=bad)
+    return pa.nulls(len(bad), field.type) if values is None else pa.array(values, field.type)
 
 
 def _binary(rows: npt.NDArray[np.uint8], null: npt.NDArray[np.bool_]) -> pa.Array:
@@ -251,6 +256,7 @@ def write_index(index: pa.Table, path: Path) -> None:
             index,
             file,
             compression="zstd",
+            row_group_size=_ROWS,
             use_dictionary=_REPEATED,
             write_statistics=False,
             write_page_checksum=True,
