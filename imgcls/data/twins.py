@@ -44,7 +44,7 @@ Of 32 x 32 pictures, scaled by 0.75 to 1.5, 95% of the copies stay below 3.4.
 """
 SURE = 0.9
 """From here on a pair counts as sure."""
-_CHUNK = 1 << 14
+_CHUNK = 1 << 12
 _ONES = np.ones(CELLS, np.float32)
 _COLUMNS = ["phash", "cells", "width", "height", "sum_r", "sum_g", "sum_b"]
 
