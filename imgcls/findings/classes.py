@@ -98,10 +98,12 @@ def _in_order(pair: tuple[str, str]) -> tuple[str, str]:
 
 def _plain(label: str) -> str:
     """In lower case, without accents of Latin letters and what parts words; what stands beside
-    digits stays, and so do signs: 1.5, -1, A+ and C# are other names than 15, 1, A and C."""
+    digits stays, and so do signs: 1.5, -1, A+ and C# are other names than 15, 1, A and C. Single
+    letters stay whole: A, a and ä are classes of an alphabet."""
     text = _ACCENTS.sub(r"\1", unicodedata.normalize("NFKD", label).casefold())
     text = _SPACE.sub("", _SPACES.sub(" ", text))
-    return _HYPHENS.sub("", text) or label
+    text = _HYPHENS.sub("", text)
+    return text if len(text) > 1 else unicodedata.normalize("NFC", label).strip() or label
 
 
 def _singulars(name: str) -> set[str]:

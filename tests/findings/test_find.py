@@ -179,7 +179,8 @@ def test_classes_that_share_pictures_look_like_one(found, clean):
         ("1-10", "11-0"), ("1 10", "11 0"), ("A+", "A"), ("A-", "A"), ("C", "C++"), ("C#", "C++"),
         ("\u304b\u304d", "\u304b\u304e"), ("\u0915\u093f", "\u0915\u0940"),
         ("\u0e01\u0e34", "\u0e01\u0e35"), ("glass", "glasses"), ("new", "news"),
-        ("prince", "princess"), ("x", "xs"), ("vitamin b", "vitamin b+"),
+        ("prince", "princess"), ("x", "xs"), ("vitamin b", "vitamin b+"), ("A", "a"),
+        ("a", "\u00e4"), ("\u0411", "\u0431"), ("\u03a9", "\u03c9"),
     ],
 )  # fmt: skip
 def test_other_names_are_other_classes(pair):
