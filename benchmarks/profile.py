@@ -8,8 +8,9 @@ anew so that their hashes differ; with `--distinct`, all of them: imgcls decodes
 bytes once. The loop opens one after another with Pillow, in one process, and finds hash, sides, and
 the sums of each channel and of their squares. imgcls finds those and all else that its index and
 its profile hold, writes the index, and opens it. Each runs in a process of its own, with everything
-imported and warm: imgcls five times, the loop before and after that. Fails where a figure of an image differs, where one of the
-profile differs by more than 1e-6, and beyond the limits that are asked for.
+imported and warm: imgcls five times, the loop before and after that. Fails where a figure of an
+image differs, where one of the profile differs by more than 1e-6, and beyond the limits that are
+asked for.
 """
 
 import argparse

@@ -9,7 +9,6 @@ can be bad is a `BadImage`; nothing here raises anything else for bad bytes.
 import io
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imgcls.errors import BadImage, BrokenImage, EmptyImage, ImageTooLarge, UnsupportedImage
+from imgcls.jpeg import EXIF, PlainHeads, check_scans, is_jpeg
 
 if TYPE_CHECKING:
     from imgcls.card import Preprocessing
@@ -39,22 +39,8 @@ _MAX_SIDE = 65_535
 """A JPEG's own limit. Pillow pays for every row, however short."""
 _EXIF_SEARCH = 128 * 1024
 """Bytes at the head of a JPEG in which its EXIF segment is looked for."""
-_MAX_SCANS = 64
-"""Scans a JPEG may have: progressive ones have about ten. Each is a pass over the whole picture
-that a few bytes can ask for, so that a small file could keep a decoder busy for hours."""
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
-"""Those that stand before a segment with a length, or end the picture."""
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-_SEQUENTIAL = (0xC0, 0xC1)
-"""Markers of frames that are not progressive."""
 _QUICK_BYTES, _QUICK_PIXELS = 2**14, 2**15
 """Files and pictures up to which any number of scans is soon decoded."""
-_HEADS, _HEADS_SEEN = 8, 256
-"""Heads that are compared with, and those that are looked at in all: where each JPEG has one of its
-own, nothing is won by more."""
-_EXIF = b"Exif\0\0"
-_FOUR_COMPONENTS = b"\x00\x14\x08"
-"""In the header of every frame of four components and 8 bits: its length and its precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ class ImageInfo:
 
 def probe(data: bytes, *, max_pixels: int | None = None) -> ImageInfo:
     """Format and upright size from the header alone. Raises `BadImage`."""
-    if _is_jpeg(data) and (header := _jpeg_header(data)) is not None:
+    if is_jpeg(data) and (header := _jpeg_header(data)) is not None:
         height, width = header[:2]
         _check_pixels(width, height, max_pixels)
         if _jpeg_orientation(data) >= 5:
@@ -93,10 +79,10 @@ def decode(
 
     Raises `EmptyImage`, `UnsupportedImage`, `BrokenImage` or `ImageTooLarge`.
     """
-    if _is_jpeg(data):
+    if is_jpeg(data):
         if (pixels := _decode_jpeg(data, min_size, max_pixels)) is not None:
             return pixels
-        _check_scans(data)
+        check_scans(data)
     with _open(data, max_pixels) as image:
         try:
             if image.format == "JPEG" and min_size is not None:
@@ -113,29 +99,6 @@ def decode(
             raise BrokenImage(
                 f"The {image.format} image is damaged or cut short: {_reason(err)}"
             ) from err
-
-
-class PlainHeads:
-    """Heads of JPEGs, all up to the first scan, that hold neither EXIF nor four components.
-
-    Small pictures of one source mostly have the very same one, and to compare is quicker than to
-    search. Not thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._known: tuple[bytes, ...] = ()
-        self._seen = 0
-
-    def holds(self, data: bytes) -> bool:
-        """Whether a JPEG has such a head."""
-        if data.startswith(self._known):
-            return True
-        if _FOUR_COMPONENTS in data or _EXIF in data:
-            return False
-        if self._seen < _HEADS_SEEN and (scan := _first_scan(data)):
-            self._seen += 1
-            self._known = (data[:scan], *self._known[: _HEADS - 1])
-        return True
 
 
 def decode_into(data: bytes, out: Pixels, heads: PlainHeads) -> bool:
@@ -188,10 +151,6 @@ def _unsupported() -> UnsupportedImage:
     )
 
 
-def _is_jpeg(data: bytes) -> bool:
-    return data[:3] == b"\xff\xd8\xff"
-
-
 def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
     """Height, width and colour space; None leaves the file to Pillow, which forgives more."""
     try:
@@ -209,7 +168,7 @@ def _decode_jpeg(
         return None
     _check_pixels(header[1], header[0], max_pixels)
     if len(data) > _QUICK_BYTES or header[0] * header[1] > _QUICK_PIXELS:
-        _check_scans(data)
+        check_scans(data)
     orientation = _jpeg_orientation(data)
     min_height, min_width = min_size or (0, 0)
     if orientation >= 5:
@@ -221,45 +180,6 @@ def _decode_jpeg(
     except ValueError:
         return None
     return _upright(pixels, orientation)
-
-
-def _check_scans(data: bytes) -> None:
-    if not _has_one_scan(data) and _scans(data) > _MAX_SCANS:
-        raise BrokenImage(f"The JPEG image has more than {_MAX_SCANS} scans; save it again.")
-
-
-def _has_one_scan(data: bytes) -> bool:
-    """Whether the first scan holds all components, as in most JPEGs; costs 2 us."""
-    components = 0
-    for kind, at in _segments(data):
-        if kind in _SEQUENTIAL:
-            components = data[at + 9]
-        elif kind == _START_OF_SCAN[1]:
-            return data[at + 4] == components
-    return False
-
-
-def _first_scan(data: bytes) -> int:
-    """Where it begins; 0 where that is not clear."""
-    return next((at for kind, at in _segments(data) if kind == _START_OF_SCAN[1]), 0)
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Kind and place of each segment of a JPEG, up to the first scan and no further."""
-    at, kind = 2, 0
-    while at + 10 < len(data) and data[at] == 0xFF and kind != _START_OF_SCAN[1]:
-        kind = data[at + 1]
-        yield kind, at
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-
-
-def _scans(data: bytes) -> int:
-    """Scans before the end of a JPEG (ITU-T T.81, B.1): coded data holds no such markers."""
-    count, at = 0, 2
-    while (found := _JPEG_MARKER.search(data, at)) and found.group() != _END_OF_IMAGE:
-        count += found.group() == _START_OF_SCAN
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
-    return count
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -275,7 +195,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def _jpeg_orientation(data: bytes) -> int:
     # Most JPEGs carry no EXIF; a search is far cheaper than opening the file a second time.
-    if data.find(_EXIF, 0, _EXIF_SEARCH) < 0:
+    if data.find(EXIF, 0, _EXIF_SEARCH) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
@@ -304,7 +224,7 @@ def _open(data: bytes, max_pixels: int | None) -> Image.Image:
     except Image.DecompressionBombError as err:
         raise ImageTooLarge(f"The image has too many pixels: {_reason(err)}") from err
     except UnidentifiedImageError as err:
-        if _is_jpeg(data):
+        if is_jpeg(data):
             raise BrokenImage("The JPEG image is damaged: its header cannot be read.") from err
         raise _unsupported() from err
     except MemoryError:

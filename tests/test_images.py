@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from imgcls import images
 from imgcls.card import Preprocessing
 from imgcls.errors import BadImage, BrokenImage, EmptyImage, ImageTooLarge, UnsupportedImage
+from imgcls.jpeg import PlainHeads
 
 
 def smooth(height: int = 60, width: int = 90) -> np.ndarray:
@@ -65,7 +66,7 @@ def test_a_plain_jpeg_of_the_size_of_a_place_is_decoded_there_into_the_same_pixe
     data = encode(Image.fromarray(smooth(*size)).convert(mode), "JPEG", **options)
     place = np.full((32, 32, 3), 7, np.uint8)
     plain = (mode, orientation, size) in [("RGB", None, (32, 32)), ("L", None, (32, 32))]
-    heads = images.PlainHeads()
+    heads = PlainHeads()
     for _ in range(2):  # as a stranger, and with a head that is known
         assert images.decode_into(data, place, heads) == plain
         if plain:
@@ -87,7 +88,7 @@ def test_a_head_that_is_known_lets_no_other_picture_through() -> None:
             encode(picture.convert("CMYK"), "JPEG"),
         )
     )
-    heads, place = images.PlainHeads(), np.empty((32, 32, 3), np.uint8)
+    heads, place = PlainHeads(), np.empty((32, 32, 3), np.uint8)
     for _ in range(2):
         assert images.decode_into(plain, place, heads)
         assert np.array_equal(place, images.decode(plain))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: list[set[str]] = [
     {"errors", "metric_files", "settings"},
     {"auth", "logs", "metrics"},
-    {"card", "files", "recipes", "console", "http", "hangup", "drift", "monitor", "page"},
+    {"card", "files", "jpeg", "recipes", "console", "http", "hangup", "drift", "monitor", "page"},
     {"images", "report", "schemas", "searches"},
     {"data", "engine", "guard", "jobs", "shadow_files"},
     {"watch", "prediction", "findings"},

@@ -17,7 +17,8 @@ from imgcls.data.entries import Entries, Ints
 from imgcls.data.pixelwise import CELLS, Scratch, statistics
 from imgcls.data.reader import Reader
 from imgcls.errors import BadImage
-from imgcls.images import FORMATS, Pixels, PlainHeads, decode, decode_into, probe
+from imgcls.images import FORMATS, Pixels, decode, decode_into, probe
+from imgcls.jpeg import PlainHeads
 
 HASH_BYTES = 20
 NUMBERS = (
