@@ -18,6 +18,8 @@ that a few bytes can ask for, so that a small file could keep a decoder busy for
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 """Those that stand before a segment with a length, or end the picture."""
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_START_OF_SCAN, 0xFF)})
+"""Markers of those that have a length."""
 _SEQUENTIAL = (0xC0, 0xC1)
 """Markers of frames that are not progressive."""
 _HEADS, _HEADS_SEEN = 8, 256
@@ -37,7 +39,7 @@ def check_scans(data: bytes) -> None:
 
 
 class PlainHeads:
-    """Heads of JPEGs, all up to the first scan, that hold neither EXIF nor four components.
+    """Heads of JPEGs, all up to the first scan's mark, that hold neither EXIF nor four components.
 
     Small pictures of one source mostly have the very same one, and to compare is quicker than to
     search. Not thread-safe.
@@ -55,7 +57,8 @@ class PlainHeads:
             return False
         if self._seen < _HEADS_SEEN and (scan := _first_scan(data)):
             self._seen += 1
-            self._known = (data[:scan], *self._known[: _HEADS - 1])
+            # With the mark: what only begins alike may go on otherwise.
+            self._known = (data[: scan + 2], *self._known[: _HEADS - 1])
         return True
 
 
@@ -76,10 +79,12 @@ def _first_scan(data: bytes) -> int:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Kind and place of each segment, up to the first scan."""
+    """Kind and place of each segment, up to the first scan or what is no segment with a length."""
     at, kind = 2, 0
     while at + 10 < len(data) and data[at] == 0xFF and kind != _START_OF_SCAN:
         kind = data[at + 1]
+        if kind not in _SEGMENTS:
+            return
         yield kind, at
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
 

@@ -88,12 +88,26 @@ def test_a_head_that_is_known_lets_no_other_picture_through() -> None:
             encode(picture.convert("CMYK"), "JPEG"),
         )
     )
+    scan = plain.rindex(b"\xff\xda\0\x0c")
+    late = plain[:scan] + b"\xff\xe1\0\x22" + exif.tobytes() + plain[scan:]
     heads, place = PlainHeads(), np.empty((32, 32, 3), np.uint8)
     for _ in range(2):
         assert images.decode_into(plain, place, heads)
         assert np.array_equal(place, images.decode(plain))
-        assert not images.decode_into(turned, place, heads)
-        assert not images.decode_into(four, place, heads)
+        for other in (turned, four, late):
+            assert not images.decode_into(other, place, heads)
+
+
+@pytest.mark.parametrize("head", [b"\xff\xda", b"\xff\xff\1\xda", b"\xff\1\0\2\xff\xda", b""])
+def test_a_broken_file_lets_no_other_picture_through(head: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encode(Image.fromarray(smooth(32, 32)), "JPEG", exif=exif)
+    four = encode(Image.fromarray(smooth(32, 32)).convert("CMYK"), "JPEG")
+    heads, place = PlainHeads(), np.empty((32, 32, 3), np.uint8)
+    images.decode_into(b"\xff\xd8" + head + bytes(20), place, heads)
+    for data in (turned, four, turned[:2] + head + turned[2:], four[:2] + head + four[2:]):
+        assert not images.decode_into(data, place, heads)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

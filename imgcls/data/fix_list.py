@@ -24,7 +24,7 @@ HASH_BYTES = 20
 MAX_BYTES = 128 * 2**20
 MAX_PATH, MAX_TEXT = 100_000, 10_000
 """Characters; a CSV is read back with up to 131,072 in a field."""
-_FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?![\d.]+(?:e[+-]?\d+)?$))")
+_FORMULA = re.compile(r"'*(?:[=@\t\r\n]|[+-](?![\d.]+(?:e[+-]?\d+)?$))")
 """How texts begin that a spreadsheet would run (OWASP, "CSV Injection"), numbers left out: names of
 files may come from anybody."""
 
@@ -49,9 +49,13 @@ _ROWS = TypeAdapter(list[FixRow])
 def to_csv(rows: Iterable[FixRow]) -> str:
     """The list as people review it, in a spreadsheet or an editor."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows([_guarded(getattr(row, name)) for name in HEADER] for row in rows)
+    write = csv.writer(text, lineterminator="\n").writerow
+    quote = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow
+    write(HEADER)
+    for row in rows:
+        fields = [_guarded(getattr(row, name)) for name in HEADER]
+        # Which `csv` leaves as it is, and readers take for the end of a line.
+        (quote if any("\r" in str(field) for field in fields) else write)(fields)
     return text.getvalue()
 
 

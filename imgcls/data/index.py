@@ -172,16 +172,17 @@ def content_version(index: pa.Table, labelling: Labelling) -> str:
     joined = pc.binary_join_element_wise(*columns, "\0", **missing)
     order = pc.sort_indices(joined)
     lines = (joined if _ascends(order) else joined.take(order)).combine_chunks()
-    mark = hashlib.blake2b(digest_size=20)
+    mark, between = hashlib.blake2b(digest_size=20), b""
     for start in range(0, len(lines), _LINES):
         some = lines.slice(start, _LINES)
         text = pc.binary_join(pa.ListArray.from_arrays([0, len(some)], some), "\n")
-        mark.update(b"\n" if start else b"")
+        mark.update(between)
         mark.update(text[0].as_buffer())
+        between = b"\n"
     if labelling != FOLDERS:
         # Versions of before there were fixes stay what they were.
         left_out = {"fix"} if labelling.fix is None else None
-        mark.update(b"\n" + labelling.model_dump_json(exclude=left_out).encode("utf-8"))
+        mark.update(between + labelling.model_dump_json(exclude=left_out).encode("utf-8"))
     return mark.hexdigest()[:12]
 
 

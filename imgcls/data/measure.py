@@ -79,7 +79,7 @@ class Bench:
     def __init__(self) -> None:
         self.known = _Known()
         self.stacks: dict[tuple[int, ...], _Stack] = {}
-        """By shape; empty between chunks."""
+        """By shape; they hold no picture between chunks."""
         self.scratch = Scratch()
         self.heads = PlainHeads()
 
@@ -160,10 +160,7 @@ def measure(
         waiting += latest.size
         if waiting > _PENDING:
             _flush(found, bench)
-            waiting = 0
-            if len(stacks) > _SHAPES:
-                stacks.clear()
-                latest = None
+            latest, waiting = latest if stacks else None, 0
     _flush(found, bench)
     found.numbers[:, _OFFSET], found.numbers[:, _BYTES] = offsets, sizes
     found.content_hash[:] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, HASH_BYTES)
@@ -210,6 +207,8 @@ def _flush(found: Measures, bench: Bench) -> None:
         if stack.rows:
             _fill(found, stack.rows, stack.pixels[: len(stack.rows)], bench.scratch)
             stack.rows.clear()
+    if len(bench.stacks) > _SHAPES:
+        bench.stacks.clear()
 
 
 def _fill(found: Measures, rows: list[int], pixels: Pixels, scratch: Scratch) -> None:

@@ -1,7 +1,9 @@
 """Figures of decoded pictures, a stack of one shape at a time: sums, dHash, cells, sharpness.
 
 All of it is sums of whole numbers, in floats that hold them exactly: neither the order of the sums
-nor the machine can change a result.
+nor the machine can change a result. (The sharpness of large pictures is none, but is rounded to
+float32.) No product of matrices is so large that BLAS would take threads of its own for it: they
+would wait for those of the pass.
 """
 
 from functools import lru_cache
@@ -21,11 +23,11 @@ CELLS = _ROWS * _COLUMNS
 _STRIP = 256
 """Rows added up in float32: 256 x 255 squared is the most that stays exact (below 2 to the 24)."""
 _SMALL = 96 * 96
-"""Pixels up to which a matrix product adds up bands of rows: quicker, and still in one thread."""
+"""Pixels up to which matrix products add up bands and columns: quicker, and still in one thread."""
 _SHARP_ROWS = 64
 """Rows of a picture in which sharpness is measured, evenly spread: the cost of large ones."""
-_GREY = (77, 150, 29)
-"""256 times the weights of R, G and B in grey (ITU-R BT.601)."""
+_GREY, _WEIGHTS = (77, 150, 29), (299.0, 587.0, 114.0)
+"""256 and 1,000 times the weights of R, G and B in grey (ITU-R BT.601)."""
 
 
 class Figures(NamedTuple):
@@ -67,39 +69,39 @@ class Scratch:
 def statistics(stack: Pixels, scratch: Scratch | None = None) -> Figures:
     """Of `uint8 [n, H, W, 3]`, contiguous. `scratch` is used for small pictures."""
     count, height, width, _ = stack.shape
-    small = height <= _STRIP and height * width <= _SMALL
+    small = height >= _ROWS and max(height, width) <= _STRIP and height * width <= _SMALL
     scratch = scratch if scratch and small else Scratch()
     values: npt.NDArray[Any] = stack
     if small:
         values = scratch.array("values", stack.shape)
         np.copyto(values, stack)
-    bands, squares = _small(values, scratch) if small else _large(stack)
-    cells, sums = _cells_and_sums(bands)
-    if height < _ROWS:  # a cell needs a row of its own: low pictures are stretched
-        bands = stack[:, _edges(height)[:-1]].astype(np.float64).reshape(bands.shape)
-        cells, _ = _cells_and_sums(bands)
+    cells, sums, squares = _small(values, scratch) if small else _large(stack)
     heights = [max(end - start, 1) * 1000.0 for start, end in pairwise(_edges(height))]
     grey = np.rint(cells / np.array(heights)[:, None]).astype(np.uint8).reshape(count, CELLS)
-    by_channel = squares @ _regions(width)[:, _COLUMNS:]
-    return Figures(sums, by_channel, _dhash(cells), grey, _sharpness(values, scratch))
+    return Figures(sums, squares, _dhash(cells), grey, _sharpness(values, scratch))
 
 
 def _edges(height: int) -> list[int]:
     return [height * k // _ROWS for k in range(_ROWS + 1)]
 
 
-def _small(stack: npt.NDArray[np.float32], scratch: Scratch) -> tuple[Floats, Floats]:
-    """Sums over 8 bands of rows `[n, 8, W * 3]`, and sums of squares over all rows `[n, W * 3]`."""
+def _small(stack: npt.NDArray[np.float32], scratch: Scratch) -> tuple[Floats, Floats, Floats]:
+    """Cells `[n, 8, 9]`, in grey times 1,000 and the height of a band of rows; sums and sums of
+    squares of R, G and B `[n, 3]`."""
     count, height, width, _ = stack.shape
     rows = stack.reshape(count, height, width * 3)
     bands = scratch.array("bands", (count, _ROWS, width * 3))
     np.matmul(_membership(height, _ROWS).T, rows, out=bands)
-    squares = np.einsum("nij,nij->nj", rows, rows)
-    return bands.astype(np.float64), squares.astype(np.float64)
+    squares = np.einsum("nij,nij->nj", rows, rows).astype(np.float64)
+    regions = _regions(width)
+    across = bands.astype(np.float64) @ regions
+    cells = across[:, :, :_COLUMNS] / _columns(width).sum(axis=0)
+    sums = np.ones(_ROWS) @ across[:, :, _COLUMNS:]
+    return cells, sums, squares @ regions[:, _COLUMNS:]
 
 
-def _large(stack: Pixels) -> tuple[Floats, Floats]:
-    """The same in strips, which keep memory small."""
+def _large(stack: Pixels) -> tuple[Floats, Floats, Floats]:
+    """The same for pictures of any size: in strips, which keep memory small."""
     count, height, width, _ = stack.shape
     flat = stack.reshape(count, height, width * 3)
     bands = np.zeros((count, _ROWS, width * 3))
@@ -110,7 +112,21 @@ def _large(stack: Pixels) -> tuple[Floats, Floats]:
             strip = flat[:, start : min(start + _STRIP, edges[band + 1])].astype(np.float32)
             bands[:, band] += np.add.reduce(strip, axis=1)
             squares += np.einsum("nij,nij->nj", strip, strip)
-    return bands, squares
+    sums = _by_channel(np.add.reduce(bands, axis=1))
+    if height < _ROWS:  # a cell needs a row of its own: low pictures are stretched
+        bands = flat[:, edges[:-1]].astype(np.float64)
+    red, green, blue = (weight * bands[:, :, at::3] for at, weight in enumerate(_WEIGHTS))
+    grey = red + green + blue
+    starts = np.arange(_COLUMNS) * width // _COLUMNS
+    if width < _COLUMNS:
+        return grey[:, :, starts], sums, _by_channel(squares)
+    cells = np.add.reduceat(grey, starts, axis=2) / np.diff(starts, append=width)
+    return cells, sums, _by_channel(squares)
+
+
+def _by_channel(columns: Floats) -> Floats:
+    """`[n, 3]` from `[n, W * 3]`."""
+    return np.stack([np.add.reduce(columns[:, channel::3], axis=1) for channel in range(3)], axis=1)
 
 
 @lru_cache(maxsize=64)
@@ -125,26 +141,21 @@ def _membership(length: int, parts: int) -> npt.NDArray[np.float32]:
     return np.eye(parts, dtype=np.float32)[part]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _regions(width: int) -> Floats:
     """`[W * 3, 12]`: by what each value of a row counts in the grey of 9 columns, times 1,000, and
     in R, G and B over the whole row."""
-    if width < _COLUMNS:  # a column is one pixel
-        columns = np.eye(width)[:, np.arange(_COLUMNS) * width // _COLUMNS]
-    else:
-        columns = _membership(width, _COLUMNS).astype(np.float64)
-    grey = columns[:, None] * np.array([299.0, 587.0, 114.0])[:, None]
+    grey = _columns(width)[:, None] * np.array(_WEIGHTS)[:, None]
     channels = np.broadcast_to(np.eye(3), (width, 3, 3))
     return np.concatenate((grey, channels), axis=2).reshape(width * 3, _COLUMNS + 3)
 
 
-def _cells_and_sums(bands: Floats) -> tuple[Floats, Floats]:
-    """From sums over bands of rows `[n, 8, W * 3]`: grey `[n, 8, 9]`, times 1,000 and the height of
-    a band, and R, G and B over all `[n, 3]`."""
-    width = bands.shape[2] // 3
-    found = bands @ _regions(width)
-    pixels = 1.0 if width < _COLUMNS else _membership(width, _COLUMNS).sum(axis=0)
-    return found[:, :, :_COLUMNS] / pixels, np.ones(_ROWS) @ found[:, :, _COLUMNS:]
+def _columns(width: int) -> Floats:
+    """`[W, 9]`: 1 where a pixel of a row belongs to a column of cells. Of less than 9 pixels each
+    column is one, some more than once."""
+    if width < _COLUMNS:
+        return np.eye(width)[:, np.arange(_COLUMNS) * width // _COLUMNS]
+    return _membership(width, _COLUMNS).astype(np.float64)
 
 
 def _dhash(cells: Floats) -> npt.NDArray[np.uint64]:
@@ -179,6 +190,8 @@ def _sharpness(stack: npt.NDArray[Any], scratch: Scratch) -> npt.NDArray[np.floa
     np.copyto(values, whole)
     values = values.reshape(count, -1)
     size = values.shape[1]
-    sums, squares = np.add.reduce(values, axis=1), np.vecdot(values, values)
+    sums = np.add.reduce(values, axis=1)
+    # `vecdot` is quicker, and would take threads for long rows.
+    squares = np.vecdot(values, values) if size < _SMALL else np.einsum("ij,ij->i", values, values)
     variance: npt.NDArray[np.float64] = (squares - sums / size * sums) / size / 256**2
     return variance.astype(np.float32)

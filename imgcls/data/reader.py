@@ -89,7 +89,7 @@ class Reader:
                 raw = window[at : at + packed]
                 if len(raw) < packed:  # a header longer than the room for it
                     raw = self._pread(packed, offset)
-                if method == 0 and len(raw) == size and crc32(raw) == crc:
+                if method == 0 and len(raw) == packed == size and crc32(raw) == crc:
                     yield raw, offset  # as below, without the call
                 else:
                     yield _unpack(raw, packed, size, method, crc), offset

@@ -75,7 +75,7 @@ def find_twins(index: pa.Table) -> Pairs:
     rows = _comparable(index)
     looks = _Looks.of(index.select(_COLUMNS).take(rows))
     # Neighbours of one hash lie by brightness, so that a crowd's twins are near each other.
-    order = np.lexsort((looks.mean, looks.hash))
+    order = np.lexsort((looks.total, looks.hash))
     rows, looks = rows[order], looks.take(order)
     found = _Forest(len(rows))
     for pair in combinations(pairwise(_EDGES), 2):
@@ -143,10 +143,10 @@ class _Looks:
     hash: Hashes
     cells: npt.NDArray[np.uint8]
     """`[n, 72]`"""
-    mean: Floats
-    """`[n]`: of the cells."""
-    deviation: Floats
-    """`[n]`: of the cells, the standard one."""
+    total: Floats
+    """`[n]`: sum of the cells."""
+    spread: Floats
+    """`[n]`: standard deviation of the cells, times 72."""
     colour: npt.NDArray[np.float32]
     """`[3, n]`, means of 0 to 255."""
     sides: Floats
@@ -158,15 +158,15 @@ class _Looks:
         flat = np.frombuffer(cells.buffers()[1] or b"", np.uint8)
         flat = flat[cells.offset * CELLS :][: len(cells) * CELLS].reshape(-1, CELLS)
         moments = [_moments(flat[start : start + _CHUNK]) for start in range(0, len(flat), _CHUNK)]
-        mean, square = np.concatenate([np.empty((2, 0)), *moments], axis=1)
+        total, squares = np.concatenate([np.empty((2, 0)), *moments], axis=1)
         sides = np.stack([index[name].to_numpy() for name in ("width", "height")])
         sums = np.stack([index[f"sum_{channel}"].to_numpy() for channel in "rgb"])
         colour = sums / np.prod(sides.astype(np.float64), axis=0)
         return cls(
             index["phash"].to_numpy(),
             flat,
-            mean,
-            np.sqrt(np.maximum(square - mean**2, 0)),
+            total,
+            np.sqrt(CELLS * squares - total**2),
             colour.astype(np.float32),
             sides.astype(np.float64),
         )
@@ -175,8 +175,8 @@ class _Looks:
         return _Looks(
             self.hash[rows],
             self.cells[rows],
-            self.mean[rows],
-            self.deviation[rows],
+            self.total[rows],
+            self.spread[rows],
             self.colour[:, rows],
             self.sides[:, rows],
         )
@@ -188,16 +188,16 @@ class _Looks:
             part = slice(start, start + _CHUNK)
             left = self.cells[one[part]].astype(np.float32)
             right = self.cells[other[part]].astype(np.float32)
-            product = np.vecdot(left, right).astype(np.float64) / CELLS
-            apart = np.abs(np.subtract(left, right, out=left), out=left) @ _ONES / CELLS
-            spread = self.deviation[one[part]] * self.deviation[other[part]]
-            covariance = product - self.mean[one[part]] * self.mean[other[part]]
-            alike = covariance / np.maximum(spread, 1e-6)
+            products = np.vecdot(left, right).astype(np.float64)
+            apart = np.vecdot(np.abs(np.subtract(left, right, out=left), out=left), _ONES) / CELLS
+            spread = self.spread[one[part]] * self.spread[other[part]]
+            covariance = CELLS * products - self.total[one[part]] * self.total[other[part]]
+            alike = covariance / np.maximum(spread, 1)
             sure = np.minimum(
                 np.interp(apart, _APART, _APART_SURENESS, right=0),
                 np.interp(alike, _ALIKE, _ALIKE_SURENESS, left=0),
             )
-            found[part] = np.where(spread > _FLAT**2, sure, 0)
+            found[part] = np.where(spread > (CELLS * _FLAT) ** 2, sure, 0)
         return found
 
     def candidates(self, one: Ints, other: Ints) -> tuple[Ints, Ints]:
@@ -216,11 +216,10 @@ class _Looks:
 
 
 def _moments(cells: npt.NDArray[np.uint8]) -> Floats:
-    """`[2, n]`: means of the cells `[n, 72]`, and of their squares."""
+    """`[2, n]`: sums of the cells `[n, 72]`, and of their squares."""
     values = cells.astype(np.float32)
     # Whole numbers below 2 to the 24: exact, in whatever order they are added up.
-    sums = np.stack((values @ _ONES, np.vecdot(values, values)))
-    return sums.astype(np.float64) / CELLS
+    return np.stack((np.vecdot(values, _ONES), np.vecdot(values, values))).astype(np.float64)
 
 
 class _Forest:

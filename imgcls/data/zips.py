@@ -53,6 +53,7 @@ NO_ARCHIVE = (
 )
 _BREAKS_OFF = "The zip archive is damaged: its list of files breaks off."
 
+Bools = npt.NDArray[np.bool_]
 Expect = Callable[[int], None]
 Read = Callable[[int, int], bytes]
 """Bytes of an archive: how many, and from where on; fewer at its end."""
@@ -136,10 +137,7 @@ def _list(fd: int, budget: Budget, expect: Expect | None) -> Listing:
         expect(where.count)
     directory = os.pread(fd, where.length, where.start)
     records, starts = _records(directory, where.count)
-    names = _names(directory, starts, records["name"])
-    plain = are_plain_images(names)
-    if not plain:
-        names = safe_names(names)
+    names, folders, litter, wanted = _sorted_out(_names(directory, starts, records["name"]))
     packed, size, offset = (records[key].astype(np.int64) for key in ("packed", "size", "offset"))
     for row in np.flatnonzero(np.maximum(np.maximum(packed, size), offset) == _U32).tolist():
         start = int(starts[row]) + int(records["name"][row])
@@ -147,17 +145,11 @@ def _list(fd: int, budget: Budget, expect: Expect | None) -> Listing:
         packed[row], size[row], offset[row] = _zip64(
             extra, int(packed[row]), int(size[row]), int(offset[row])
         )
-    files = np.ones(len(names), bool)
-    if not plain:
-        files[:] = [name[-1:] != "/" for name in names]
-    budget.spend_all(size[files])
+    budget.spend_all(size[~folders])
     links = (records["system"] == _UNIX) & ((records["external"] >> 16) & _FILE_TYPE == _LINK)
-    if not plain:
-        files &= ~litter_among(names)
-    passed = int((files & links).sum())
-    files &= ~links
-    wanted = files if plain else files & wanted_among(names)
-    others = int((files & ~wanted).sum())
+    passed = ~folders & ~litter & links
+    files = ~folders & ~litter & ~links
+    others, wanted = int((files & ~wanted).sum()), files & wanted
     rows = np.flatnonzero(wanted)
     chosen = names if len(rows) == len(names) else [names[row] for row in rows.tolist()]
     # A name given twice: the later one counts, as it would after unpacking.
@@ -166,7 +158,7 @@ def _list(fd: int, budget: Budget, expect: Expect | None) -> Listing:
     _check_readable(names, records, rows)
     columns = (offset + where.before, packed, size, records["method"], records["crc"])
     numbers = np.stack([np.asarray(column[rows], np.int64) for column in columns], axis=1)
-    return make_listing("zip", make_entries(list(found), numbers), others, passed)
+    return make_listing("zip", make_entries(list(found), numbers), others, int(passed.sum()))
 
 
 def _records(directory: bytes, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -234,6 +226,16 @@ def _names(
     if text.isascii() and not any(mark in text for mark in ("\0", "\\")):
         return names
     return [_decode(directory[start:end]) for start, end in zip(first, last, strict=True)]
+
+
+def _sorted_out(names: list[str]) -> tuple[list[str], Bools, Bools, Bools]:
+    """Safe names; which are folders, litter, and names of what is looked for."""
+    nothing = np.zeros(len(names), bool)
+    if are_plain_images(names):
+        return names, nothing, nothing, ~nothing
+    names = safe_names(names)
+    folders = np.array([name[-1:] == "/" for name in names], bool)
+    return names, folders, litter_among(names), wanted_among(names)
 
 
 def _check_readable(

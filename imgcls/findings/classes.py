@@ -103,7 +103,7 @@ def _plain(label: str) -> str:
     text = _ACCENTS.sub(r"\1", unicodedata.normalize("NFKD", label).casefold())
     text = _SPACE.sub("", _SPACES.sub(" ", text))
     text = _HYPHENS.sub("", text)
-    return text if len(text) > 1 else unicodedata.normalize("NFC", label).strip() or label
+    return text if len(text) > 1 else _SPACES.sub("", unicodedata.normalize("NFKC", label)) or label
 
 
 def _singulars(name: str) -> set[str]:

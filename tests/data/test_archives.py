@@ -7,12 +7,15 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
 from imgcls.data import DatasetStore, open_dataset
 from imgcls.data.entries import Budget
+from imgcls.data.reader import Reader
+from imgcls.data.source import open_source
 from imgcls.data.tars import list_tar
 from imgcls.data.zips import list_zip
 from imgcls.errors import BadArchive, BadDataset, BrokenImage
@@ -253,6 +256,24 @@ def test_an_entry_never_unpacks_to_more_than_it_declares(pets, zip_of):
     with open_dataset(path) as dataset:
         errors = [error for error in dataset.index["error"].to_pylist() if error]
         assert errors == ["broken_image: The file is not of the size that the archive states."]
+
+
+def test_a_file_that_ends_before_its_packed_size_is_refused_by_the_pass_and_by_read(tmp_path):
+    """The list of files stands first, and the one file at the very end, in the comment."""
+    data, name, path = b"some bytes", b"cat/1.jpg", tmp_path / "a.zip"
+    packed, crc = len(data) + 5, zlib.crc32(data)
+    fixed = struct.pack("<5H3L2H", 20, 0, 0, 0, 0, crc, packed, len(data), len(name), 0)
+    local = b"PK\3\4" + fixed + name + data
+    where = 46 + len(name) + 22
+    central = b"PK\1\2\x14\3" + fixed + struct.pack("<3H2L", 0, 0, 0, 0, where) + name
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(central), 0, len(local))
+    path.write_bytes(central + end + local)
+    entries = open_source(path, tmp_path / "unused.tar").listing.entries
+    with Reader("zip", path) as reader:
+        [(found, offset)] = reader.scan(entries)
+        assert "ends before this file" in str(found)
+        with pytest.raises(BrokenImage, match="ends before this file"):
+            reader.read(offset, packed, len(data), 0, crc, None)
 
 
 def test_limits_on_files_and_bytes_hold_before_anything_is_read(pets, zip_of, tar_of, limit):

@@ -209,14 +209,18 @@ def test_a_list_survives_being_written_and_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "=1+cmd|' /C calc'!A0", "+a", "-a.jpg", "@a", "\tb", "'=a", "''-a"]
-)
+    "text",
+    [
+        "=1+1", "=1+cmd|' /C calc'!A0", "+a", "-a.jpg", "@a", "\tb", "\n=1", "\r=1", "'=a", "''-a",
+        "a\r=1", "a\n=1", "a\r\n=1", "a\r",
+    ],
+)  # fmt: skip
 def test_no_text_of_a_list_is_a_formula_to_a_spreadsheet(tmp_path: Path, text):
     fixes = [FixRow(path=text, action="relabel", value=text, reason=text)]
     written = to_csv(fixes)
     with io.StringIO(written, newline="") as lines:
-        *_, line = csv.reader(lines)
-    assert all(field[0] not in "=+-@\t\r" for field in line)
+        _, line = csv.reader(lines)
+    assert all(field[0] not in "=+-@\t\r\n" for field in line)
     (tmp_path / "fix.csv").write_text(written, encoding="utf-8", newline="")
     assert read_csv(tmp_path / "fix.csv") == fixes
 

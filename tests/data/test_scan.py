@@ -14,6 +14,7 @@ from imgcls.data import scan as scan_module
 from imgcls.data.measure import join
 from imgcls.data.scan import scan
 from imgcls.data.source import open_source
+from imgcls.data.url_reader import open_reader
 from imgcls.errors import BadDataset, ImgclsError
 
 
@@ -163,6 +164,21 @@ def test_pictures_of_many_shapes_are_measured_as_each_alone(picture, folder_of, 
     assert_equal(together, join(parts))
     assert len(together.error) == 1
     assert (together.column("sum_r") > 0).sum() == 151
+
+
+def test_memory_of_shapes_that_do_not_come_again_is_let_go(picture, folder_of, tmp_path):
+    """Also where each chunk of tiny pictures fills no stack."""
+    root = folder_of(
+        {f"a/{n:03d}.png": picture(n, (1 + n % 10, 1 + n // 10), "PNG") for n in range(90)}
+    )
+    entries = open_source(root, tmp_path / "unused.tar").listing.entries
+    bench = measure_module.Bench()
+    with open_reader("folder", root) as reader:
+        for start in range(0, 90, 10):
+            chunk = entries.take(slice(start, start + 10))
+            assert not measure_module.measure(reader, chunk, 10**6, bench).error
+            assert len(bench.stacks) <= measure_module._SHAPES + 10
+    assert len(bench.stacks) <= measure_module._SHAPES
 
 
 @pytest.mark.parametrize("kept", [3, 1000])

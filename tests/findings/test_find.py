@@ -204,8 +204,12 @@ def test_a_plural_is_found(one, many):
 
 
 @pytest.mark.parametrize(
-    "pair", [("caf\u00e9", "Cafe"), ("type 1", "type1"), ("St. Bernard", "st_bernard")]
-)
+    "pair",
+    [
+        ("caf\u00e9", "Cafe"), ("type 1", "type1"), ("St. Bernard", "st_bernard"), ("1", "_1"),
+        ("1_", "1"), ("A", "A_"), ("A", "\uff21"), ("1", "\uff11"), ("x", "x\u200d"),
+    ],
+)  # fmt: skip
 def test_the_same_name_in_two_spellings_is_found(pair):
     [(_, sure, why)] = _by_name(pair)
     assert sure >= 0.9
