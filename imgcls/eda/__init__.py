@@ -1,6 +1,6 @@
 """Exploratory data analysis: what a dataset holds, from its index alone.
 
-    types -> histograms -> statistics, targets -> duplicates -> report
+    types, columns -> histograms -> statistics, targets -> duplicates -> report
     samples -> sheets
     charts, samples -> pictures -> faults -> html
 

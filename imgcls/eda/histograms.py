@@ -1,12 +1,9 @@
 """Histograms of what is measured of each image, with bins that all groups of a dataset share."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from imgcls.eda.statistics import Columns
+from imgcls.eda.columns import Columns
 
 BINS = 20
 _LINEAR = ("width", "height", "brightness")
@@ -19,7 +16,7 @@ _LEAST_BLUR = 0.1
 class Histograms:
     """Edges, and the bin of every image."""
 
-    def __init__(self, columns: "Columns") -> None:
+    def __init__(self, columns: Columns) -> None:
         self.edges: dict[str, list[float]] = {}
         """`BINS + 1` for each figure that some image has; two around a value that all share."""
         self._bins: dict[str, npt.NDArray[np.int64]] = {}

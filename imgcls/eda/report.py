@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from imgcls.data.columns import positions
 from imgcls.data.layout import SPLITS
+from imgcls.eda.columns import Columns
 from imgcls.eda.duplicates import LISTED, find_duplicates
 from imgcls.eda.histograms import Histograms
-from imgcls.eda.statistics import Columns, group_stats
+from imgcls.eda.statistics import group_stats
 from imgcls.eda.targets import target_stats
 from imgcls.eda.types import Profile, Size, Sizes, Unreadable, UnreadableImage
 

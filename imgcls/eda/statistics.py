@@ -6,19 +6,14 @@ index holds integer sums over fully decoded images.
 
 from collections import Counter
 from math import sqrt
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from imgcls.data.columns import brightness, codes, floats, positions
+from imgcls.eda.columns import Columns
 from imgcls.eda.histograms import Histograms
 from imgcls.eda.types import GroupStats, Range, Rgb, Spread
 from imgcls.images import FORMATS
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 EMPTY = GroupStats(
     images=0,
@@ -34,28 +29,6 @@ EMPTY = GroupStats(
     bytes_mean=None,
 )
 """A group without readable images."""
-
-
-class Columns:
-    """The index as arrays, for fast statistics of many groups."""
-
-    def __init__(self, index: "pa.Table") -> None:
-        def numbers(name: str) -> npt.NDArray[np.int64]:
-            filled = index[name].fill_null(0).to_numpy()
-            return np.asarray(filled).astype(np.int64)
-
-        self.readable: npt.NDArray[np.bool_] = index["error"].is_null().to_numpy()
-        self.width, self.height = numbers("width"), numbers("height")
-        self.pixels = self.width * self.height
-        self.aspect = self.width / np.maximum(self.height, 1)
-        self.file_size = numbers("bytes")
-        self.brightness = brightness(index)
-        self.blur = floats(index["blur"])
-        self.sums = [numbers(f"sum_{channel}") for channel in "rgb"]
-        self.squares = [numbers(f"sumsq_{channel}") for channel in "rgb"]
-        self.format = positions(index["format"], FORMATS)
-        # Contents as numbers: images with equal bytes have equal ones.
-        self.content = codes(index["content_hash"])
 
 
 def group_stats(
