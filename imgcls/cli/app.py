@@ -85,10 +85,12 @@ def root(
 
     Start with `imgcls demo`, or with your own images, a folder a class:
 
-        imgcls eda photos.zip
-        imgcls train photos.zip --name photos --activate
-        imgcls predict new/*.jpg --out answers.csv
-        imgcls serve
+    ```
+    imgcls eda photos.zip
+    imgcls train photos.zip --name photos --activate
+    imgcls predict new/*.jpg --out answers.csv
+    imgcls serve
+    ```
 
     Every command takes `--json`. Settings are environment variables: IMGCLS_HOME (data and
     jobs), BENTOML_HOME (models).

@@ -18,7 +18,9 @@ def compare(
     They are those of the dataset that NEW was trained on, with the labels that they have there,
     without images of which either model has seen a copy.
 
-        imgcls models compare photos:20261121083000a1b2c3 photos
+    ```
+    imgcls models compare photos:20261121083000a1b2c3 photos
+    ```
     """
     from imgcls.comparison import compare as compared
 

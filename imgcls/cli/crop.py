@@ -32,8 +32,10 @@ def crop(
     Names are kept, so that folders, patterns and tables fit it too. Pictures in which nothing is
     found are left out.
 
-        imgcls crop faces/ --out people.zip
-        imgcls train people.zip --pattern '{id}_{gender}_{rate}' --target rate
+    ```
+    imgcls crop faces/ --out people.zip
+    imgcls train people.zip --pattern '{id}_{gender}_{rate}' --target rate
+    ```
     """
     check_installed("A detector needs torch")
     options = [f"--object={thing}", f"--weights={weights}", f"--score={score}"]

@@ -54,10 +54,12 @@ def add(
 
     The version is the hash of the content; what has changed since is added again, as another one.
 
-        imgcls data add photos.zip
-        imgcls data add /photos --name pets
-        imgcls data add s3://bucket/photos --engine ray --address 10.0.0.1:6379
-        imgcls data add faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate
+    ```
+    imgcls data add photos.zip
+    imgcls data add /photos --name pets
+    imgcls data add s3://bucket/photos --engine ray --address 10.0.0.1:6379
+    imgcls data add faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate
+    ```
     """
     from imgcls.data.urls import place
 
@@ -82,8 +84,10 @@ def list_datasets(
 ) -> None:
     """List the datasets, newest first.
 
+    ```
     imgcls data list
     imgcls data list pets --json
+    ```
     """
     found = [one for one in _store().list() if name in (None, one.tag.partition(":")[0])]
     if json:
@@ -99,8 +103,10 @@ def list_datasets(
 def show(tag: Tag, json: Json = False) -> None:
     """Show what is stored of a dataset; `imgcls eda` looks at its images.
 
+    ```
     imgcls data show pets
     imgcls data show pets:3f2a9c01d4e5 --json
+    ```
     """
     summary = _store().get(tag)
     if json:
@@ -138,7 +144,9 @@ def diff(
     An image is known again by its content. The indexes are compared, so that the images of an
     old version need not be there any more.
 
-        imgcls data diff pets:3f2a9c01d4e5 pets
+    ```
+    imgcls data diff pets:3f2a9c01d4e5 pets
+    ```
     """
     from imgcls.data.diff import diff_versions
 
@@ -159,8 +167,10 @@ def remove(
 
     Images that lie elsewhere stay, and so do models. What a running job uses is refused.
 
-        imgcls data remove pets:3f2a9c01d4e5
-        imgcls data remove pets --yes
+    ```
+    imgcls data remove pets:3f2a9c01d4e5
+    imgcls data remove pets --yes
+    ```
     """
     from imgcls.errors import BadArgument
     from imgcls.jobs import Jobs

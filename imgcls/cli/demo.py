@@ -20,8 +20,10 @@ def demo(
     The data is scikit-learn's 1,797 scanned digits. The model is called `digits` and stays in
     the store; it becomes the active one.
 
-        imgcls demo
-        imgcls demo --keep --port 3000
+    ```
+    imgcls demo
+    imgcls demo --keep --port 3000
+    ```
     """
     from imgcls.cli.demo_steps import run
 

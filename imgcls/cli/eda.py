@@ -41,10 +41,12 @@ def eda(
 
     A path is indexed in one pass and remembered; unchanged data opens at once.
 
-        imgcls eda photos.zip
-        imgcls eda photos/ --json
-        imgcls eda photos.zip --html photos.html
-        imgcls eda faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate --where 'votes>=5'
+    ```
+    imgcls eda photos.zip
+    imgcls eda photos/ --json
+    imgcls eda photos.zip --html photos.html
+    imgcls eda faces/ --pattern '{id}_{gender}_{rate}_{votes}' --target rate --where 'votes>=5'
+    ```
     """
     from imgcls.cli.data import open_data
     from imgcls.eda import profile

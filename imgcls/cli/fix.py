@@ -36,8 +36,10 @@ def findings(
     Also files that cannot be read, and images that are tiny, blank, dark, blurred or of an odd
     shape.
 
-        imgcls data findings photos.zip
-        imgcls data findings photos --min-confidence 0.9 --json
+    ```
+    imgcls data findings photos.zip
+    imgcls data findings photos --min-confidence 0.9 --json
+    ```
     """
     found = [one for one in _find(data, seed)[1] if one.confidence >= min_confidence]
     _show(found, json)
@@ -60,9 +62,11 @@ def fix(
     The list is a CSV, a line an image: drop it, relabel it, move it to another split; or merge a
     class into another. Take out what you do not want. The new version reads the same files.
 
-        imgcls data fix photos --out fix.csv
-        imgcls data fix photos --apply fix.csv
-        imgcls train photos --name photos
+    ```
+    imgcls data fix photos --out fix.csv
+    imgcls data fix photos --apply fix.csv
+    imgcls train photos --name photos
+    ```
     """
     if (out is None) == (apply is None):
         raise typer.BadParameter("give either --out FILE or --apply FILE")
@@ -105,9 +109,11 @@ def mislabelled(
     What is found is kept with the dataset, and part of its findings and fixes from then on. The
     better the recipe, the surer the findings.
 
-        imgcls data mislabelled photos
-        imgcls data mislabelled photos --recipe linear-probe --set features.weights=r18.pth
-        imgcls data fix photos --out fix.csv
+    ```
+    imgcls data mislabelled photos
+    imgcls data mislabelled photos --recipe linear-probe --set features.weights=r18.pth
+    imgcls data fix photos --out fix.csv
+    ```
     """
     from imgcls.findings.kept import kept
 

@@ -27,7 +27,9 @@ def _jobs() -> "Jobs":
 def list_jobs(json: Json = False) -> None:
     """List all training jobs, newest first.
 
+    ```
     imgcls jobs list
+    ```
     """
     from imgcls.schemas import JobsResponse
 
@@ -49,7 +51,9 @@ def show(
 ) -> None:
     """Show where a job stands; exit code 1 if it failed.
 
+    ```
     imgcls jobs show 20261121-083000-123456-a1b2 --follow
+    ```
     """
     job = watch(_jobs(), job_id) if follow else _jobs().get(job_id)
     if json:
@@ -65,7 +69,9 @@ def show(
 def cancel(job_id: JobId, json: Json = False) -> None:
     """Stop a job that waits or runs.
 
+    ```
     imgcls jobs cancel 20261121-083000-123456-a1b2
+    ```
     """
     job = _jobs().cancel(job_id)
     if json:
@@ -78,7 +84,9 @@ def cancel(job_id: JobId, json: Json = False) -> None:
 def log(job_id: JobId, json: Json = False) -> None:
     """Print the end of what the training process printed.
 
+    ```
     imgcls jobs log 20261121-083000-123456-a1b2
+    ```
     """
     text = _jobs().log(job_id)
     if json:

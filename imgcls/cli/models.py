@@ -30,8 +30,10 @@ def _registry() -> "Registry":
 def list_models(name: Name = None, json: Json = False) -> None:
     """List the models, newest first; `*` marks the active one.
 
+    ```
     imgcls models list
     imgcls models list pets --json
+    ```
     """
     from imgcls.schemas import ListResponse
 
@@ -67,8 +69,10 @@ def list_models(name: Name = None, json: Json = False) -> None:
 def show(tag: Tag, json: Json = False) -> None:
     """Show everything a model says about itself: metrics, settings, lineage.
 
+    ```
     imgcls models show pets
     imgcls models show pets:20261121083000a1b2c3 --json
+    ```
     """
     registry = _registry()
     card = registry.get(tag)
@@ -91,8 +95,10 @@ def report(
     The page holds plots, figures by class, folds and the worst mistakes with their pictures, and
     needs no other file.
 
-        imgcls models report pets
-        imgcls models report pets --html pets.html
+    ```
+    imgcls models report pets
+    imgcls models report pets --html pets.html
+    ```
     """
     from imgcls.report import page
 
@@ -116,7 +122,9 @@ def set_active(tag: Tag, json: Json = False) -> None:
     It is loaded and must answer its golden images rightly; if it does not, nothing changes.
     Servers that run with the same home follow within a second.
 
-        imgcls models set pets
+    ```
+    imgcls models set pets
+    ```
     """
     was, now = activate(tag)
     _say_active(now, was, json)
@@ -126,7 +134,9 @@ def set_active(tag: Tag, json: Json = False) -> None:
 def rollback(json: Json = False) -> None:
     """Go back to the model that was active before; the same checks apply.
 
+    ```
     imgcls models rollback
+    ```
     """
     from imgcls.engine import gate
 
@@ -142,7 +152,9 @@ def rollback(json: Json = False) -> None:
 def unset(json: Json = False) -> None:
     """Leave no model active; `imgcls models rollback` brings the last one back.
 
+    ```
     imgcls models unset
+    ```
     """
     _say_active(None, _registry().unset(), json)
 
@@ -160,8 +172,10 @@ def remove(
 ) -> None:
     """Delete models. The active one is always refused, baselines unless forced.
 
+    ```
     imgcls models remove pets:20261121083000a1b2c3
     imgcls models remove --all
+    ```
     """
     from imgcls.schemas import RemoveResponse
 
@@ -199,9 +213,11 @@ def shadow(
     It must pass the same checks as `set`. Servers with the same home follow within a second, and
     no answer waits for it. Until it is stopped the model cannot be removed.
 
-        imgcls models shadow pets --rate 0.2
-        imgcls models shadow report
-        imgcls models shadow --off
+    ```
+    imgcls models shadow pets --rate 0.2
+    imgcls models shadow report
+    imgcls models shadow --off
+    ```
     """
     from imgcls.engine import gate
 
@@ -229,8 +245,10 @@ def export(
 ) -> None:
     """Write a model to one file, for another machine.
 
+    ```
     imgcls models export pets
     imgcls models export pets /backup/pets.bentomodel
+    ```
     """
     path = _registry().export(tag, target)
     if json:
@@ -247,7 +265,9 @@ def import_model(
 ) -> None:
     """Take a model from a file; it must pass the same checks as any other.
 
+    ```
     imgcls models import pets.bentomodel
+    ```
     """
     tag = _registry().import_(source)
     if json:

@@ -29,7 +29,7 @@ Data = Annotated[
 ]
 Pattern = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="Fields of file names: '{id}_{gender}_{rate}_{votes}'."),
+    typer.Option(metavar="TEXT", help="Fields of file names: `{id}_{gender}_{rate}_{votes}`."),
 ]
 Table = Annotated[
     Path | None,

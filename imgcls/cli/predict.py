@@ -53,9 +53,11 @@ def predict(
     A file that cannot be read gets a row with an error; the exit code is 1 only if none could.
     Without `--out` a table of the first answers is shown; with `--json`, a JSON line a file.
 
-        imgcls predict cat.jpg
-        imgcls predict photos/ more.zip --out answers.csv
-        imgcls predict 'scans/**/*.tif' --model pets --top-k 3 --json
+    ```
+    imgcls predict cat.jpg
+    imgcls predict photos/ more.zip --out answers.csv
+    imgcls predict 'scans/**/*.tif' --model pets --top-k 3 --json
+    ```
     """
     from imgcls import offline
     from imgcls.cli.answers import JsonLines, OutFile

@@ -46,9 +46,11 @@ def search(
     Trials are compared on validation images, the winner and the default recipe once on the test
     images. Ctrl-C stops it; the same command goes on where it was.
 
-        imgcls search photos.zip --budget 10m
-        imgcls search photos.zip --budget 1h --recipe cnn --recipe hog-svc --activate
-        imgcls search photos.zip --budget 30m --track mlflow
+    ```
+    imgcls search photos.zip --budget 10m
+    imgcls search photos.zip --budget 1h --recipe cnn --recipe hog-svc --activate
+    imgcls search photos.zip --budget 30m --track mlflow
+    ```
     """
     from imgcls.cli.data import open_data
     from imgcls.cli.models import activate as make_active
@@ -96,7 +98,9 @@ def leaderboard(
 ) -> None:
     """Show what a search has found, also while it runs.
 
+    ```
     imgcls leaderboard photos
+    ```
     """
     from imgcls.searches import SearchFolder
 

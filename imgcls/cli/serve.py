@@ -25,9 +25,11 @@ def serve(
 
     It starts without any model too: train one, make it active, and the server follows.
 
-        imgcls serve
-        imgcls serve --host 0.0.0.0 --port 8080 --workers 4
-        curl -F images=@cat.jpg http://127.0.0.1:3000/predict
+    ```
+    imgcls serve
+    imgcls serve --host 0.0.0.0 --port 8080 --workers 4
+    curl -F images=@cat.jpg http://127.0.0.1:3000/predict
+    ```
     """
     from imgcls.auth import given_tokens
     from imgcls.cli.local_server import check_port, serve_command

@@ -75,12 +75,14 @@ def train(
     Training is a process of its own; Ctrl-C stops it, and no model is left behind. A network's
     training goes on from its last epoch with --resume, and ends as if it had not been stopped.
 
-        imgcls train photos.zip
-        imgcls train photos/ --name pets --set epochs=20 --set augment.rotation=15 --activate
-        imgcls train photos.zip --recipe linear-probe --set features.weights=r18.pth
-        imgcls train photos.zip --config my-recipe.yaml --time-limit 600 --json
-        imgcls train faces/ --pattern '{id}_{gender}_{rate}' --target rate --group gender
-        imgcls train --resume 20261121-083000-123456-a1b2
+    ```
+    imgcls train photos.zip
+    imgcls train photos/ --name pets --set epochs=20 --set augment.rotation=15 --activate
+    imgcls train photos.zip --recipe linear-probe --set features.weights=r18.pth
+    imgcls train photos.zip --config my-recipe.yaml --time-limit 600 --json
+    imgcls train faces/ --pattern '{id}_{gender}_{rate}' --target rate --group gender
+    imgcls train --resume 20261121-083000-123456-a1b2
+    ```
     """
     from imgcls.cli.data import open_data
     from imgcls.files import check_name
@@ -192,9 +194,11 @@ def recipes(
 ) -> None:
     """List the recipes, or print one in full, ready to be edited.
 
+    ```
     imgcls recipes
     imgcls recipes cnn > my-recipe.yaml
     imgcls train photos.zip --config my-recipe.yaml
+    ```
     """
     from imgcls.recipes import DEFAULT_RECIPE, PRESETS, load_recipe, to_yaml
 

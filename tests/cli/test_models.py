@@ -158,24 +158,27 @@ def test_the_version_is_printed() -> None:
     assert imgcls("--version").stdout.startswith("imgcls 0.")
 
 
-def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
     found = []
     for name, command in group.commands.items():
         nested = hasattr(command, "commands")
-        found += commands(command, (*path, name)) if nested else [(*path, name)]
+        found += commands(command, (*path, name)) if nested else [((*path, name), command)]
     return found
 
 
 def test_every_command_has_help_with_an_example_and_takes_json() -> None:
     import typer
 
-    for path in commands(typer.main.get_command(app)):
+    for path, command in commands(typer.main.get_command(app)):
         result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*path, "--help"])
         assert result.exit_code == 0, path
         assert "--json" in result.stdout, path
         assert f"imgcls {' '.join(path)}" in result.stdout.replace("Usage", "", 1), path
-        examples = [line for line in result.stdout.splitlines() if " imgcls " in line]
-        assert len(examples) >= 2, path  # the usage line, and at least one example
+        shown = {line.strip() for line in result.stdout.splitlines()}
+        written = [line.strip() for line in command.callback.__doc__.splitlines()]
+        examples = [line for line in written if line.startswith(("imgcls ", "curl "))]
+        assert examples, path
+        assert shown >= set(examples), path  # a line each, with every underscore
 
 
 def test_a_report_is_shown_and_written_as_a_page(tag: str, tmp_path: Path) -> None:
