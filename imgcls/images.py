@@ -222,7 +222,10 @@ def _open(data: bytes, max_pixels: int | None) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as err:
-        raise ImageTooLarge(f"The image has too many pixels: {_reason(err)}") from err
+        raise ImageTooLarge(
+            f"The image has far more pixels than the {_most(max_pixels):,} that are accepted. "
+            "Send a smaller one."
+        ) from err
     except UnidentifiedImageError as err:
         if is_jpeg(data):
             raise BrokenImage("The JPEG image is damaged: its header cannot be read.") from err
@@ -244,17 +247,21 @@ def _check_pixels(width: int, height: int, max_pixels: int | None) -> None:
         raise ImageTooLarge(
             f"The image has {width} x {height} pixels; at most {_MAX_SIDE:,} a side are accepted."
         )
-    if max_pixels is None:
-        from imgcls.settings import get_settings  # here: the children of a scan do without
-
-        max_pixels = get_settings().max_image_pixels
-    if width * height > max_pixels:
+    if width * height > (most := _most(max_pixels)):
         raise ImageTooLarge(
-            f"The image has {width} x {height} pixels; at most {max_pixels:,} are accepted. "
+            f"The image has {width} x {height} pixels; at most {most:,} are accepted. "
             "Send a smaller one."
         )
     if width < 1 or height < 1:
         raise BrokenImage("The image has no pixels.")
+
+
+def _most(max_pixels: int | None) -> int:
+    if max_pixels is None:
+        from imgcls.settings import get_settings  # here: the children of a scan do without
+
+        max_pixels = get_settings().max_image_pixels
+    return max_pixels
 
 
 def _to_rgb(image: Image.Image) -> npt.NDArray[Any]:

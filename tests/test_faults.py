@@ -23,10 +23,14 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
 from imgcls.data import DatasetStore
+from imgcls.data import scan as scan_module
+from imgcls.data.journal import Journal
 from imgcls.errors import BadDataset
 from imgcls.files import write_atomic
 from imgcls.metric_files import ReservedDict
 from imgcls.registry import Registry
+from imgcls.settings import get_settings
+from tests.commands import imgcls
 from tests.conftest import ROOT, Server, start_server
 from tests.fakes import class_folders, jpeg, tiny_model
 
@@ -317,6 +321,51 @@ def test_a_full_disk(tmpfs: Path, tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.parametrize("room_for", ["the index", "the journal"])
+def test_a_pass_on_a_full_disk(
+    tmpfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for: str
+) -> None:
+    """What a pass keeps to go on from makes room for what it is made for."""
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 20)
+    monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
+    photos = class_folders(tmp_path / "photos", per_class=400)
+    kept: list[int] = []
+    write = Journal._write
+
+    def watched(journal: Journal, message: bytes) -> None:
+        write(journal, message)
+        kept.append(sum(path.stat().st_size for path in tmp_path.glob("*/datasets/.pass-*")))
+
+    monkeypatch.setattr(Journal, "_write", watched)
+    tag = DatasetStore(tmp_path / "home").add(photos, name="photos").tag
+    [index] = (tmp_path / "home" / "datasets" / "photos").glob("*/index-*")
+    journal, needed = kept[-1], index.stat().st_size
+    assert journal > needed > 32_768
+    store, filling = DatasetStore(tmpfs), fill(tmpfs)
+    room = (needed if room_for == "the index" else journal) + 16_384
+    os.truncate(filling, filling.stat().st_size - room)
+    kept.clear()
+    assert store.add(photos, name="photos").tag == tag
+    assert max(kept) > 0
+    assert kept[-1] == (journal if room_for == "the journal" else 0)
+    assert sorted(path.name for path in store.root.iterdir()) == [".lock", "photos"]
+    store.remove(tag)
+    filling.unlink()
+    filling = fill(tmpfs)
+    with pytest.raises(OSError, match="No space"):
+        store.add(photos, name="photos")
+    left = [path for path in store.root.rglob("*") if path.is_file() and path.stat().st_size]
+    assert left == []
+    monkeypatch.setenv("IMGCLS_HOME", str(tmpfs))
+    get_settings.cache_clear()
+    refused = imgcls("data", "add", photos)
+    assert refused.exit_code == 1
+    assert "A disk is full" in refused.stderr
+    assert "IMGCLS_HOME" in refused.stderr
+    filling.unlink()
+    assert store.add(photos, name="photos").tag == tag
+
+
 def test_counts_go_on_in_memory_where_the_disk_has_no_room(tmpfs: Path) -> None:
     kept = ReservedDict(str(tmpfs / "kept.db"))
     filling = fill(tmpfs)
@@ -473,7 +522,7 @@ def test_every_row_of_the_document_names_tests_that_exist() -> None:
     rows = [line for line in lines if line.startswith("|") and line[2:7] not in ("fault", "--- |")]
     assert len(rows) > 15
     for row in rows:
-        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row.split("|")[4])
+        named = re.findall(r"`((?:\w+/)?test_\w+\.py)::(test_\w+)`", row.split("|")[4])
         assert named, row
         for file, test in named:
             assert f"def {test}(" in (ROOT / "tests" / file).read_text(), row

@@ -86,10 +86,11 @@ def fix(
     if json:
         console.show_json(summary)
         return
-    console.show(
-        f"fixed {tag} as {summary.tag}: {console.plural(summary.images, 'image')}, "
-        f"{len(summary.labels):,} classes"
-    )
+    what = f"{len(summary.labels):,} classes"
+    if summary.task == "regression":
+        what = f"the target {summary.labelling.target}"
+    images = console.plural(summary.images, "image")
+    console.show(f"fixed {tag} as {summary.tag}: {images}, {what}")
     console.note(f"To see what changed: imgcls data diff {tag} {summary.tag}")
 
 

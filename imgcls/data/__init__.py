@@ -2,7 +2,7 @@
 
     entries -> zips, tars, folders, urls -> reader, url_reader -> pixelwise, measure
             -> journal, scan (worker) -> layout, splits -> index -> source, dataset
-            -> shelf -> store -> opening, diff
+            -> shelf, adding -> store -> opening, diff
     pattern, where -> labelling -> fields (with layout); tables, imagefolder
 
 `open_dataset` is the way in. Names are loaded when first used, so that the child processes of a

@@ -29,7 +29,10 @@ def arrange_fields(
     """
     found = next((record for record in records if record is not None), None)
     if names and found is None:
-        raise BadDataset(f"No image's name matches the pattern {labelling.pattern!r}: {names[0]!r}")
+        raise BadDataset(
+            f"No image's name, without its extension, matches the pattern {labelling.pattern!r}; "
+            f"{names[0][:200]!r} is one."
+        )
     fields = found or {}
     unmatched = sum(record is None for record in records)
     if labelling.pattern is not None and unmatched > len(names) / 2:

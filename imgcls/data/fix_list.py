@@ -83,7 +83,7 @@ def read_csv(path: Path) -> list[FixRow]:
     header = [name.strip() for name in lines.pop(0)[1]] if lines else []
     if not {"path", "action"} <= set(header) <= set(HEADER) or len(set(header)) != len(header):
         raise BadArgument(
-            f"The list {path} needs the header {','.join(HEADER)}; it has: "
+            f"The list {path} needs the header {','.join(HEADER)}, with commas; it has: "
             f"{','.join(header)[:200] or 'nothing'}."
         )
     for number, line in lines:

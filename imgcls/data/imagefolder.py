@@ -12,7 +12,7 @@ from imgcls.data.entries import Entries
 from imgcls.data.measure import HASH_BYTES
 from imgcls.data.pattern import FIELD
 from imgcls.data.reader import Reader
-from imgcls.data.tables import MAX_BYTES, Lines, Table, csv_lines, to_rows
+from imgcls.data.tables import MAX_BYTES, Lines, Table, common_depth, csv_lines, to_rows
 from imgcls.errors import BadDataset, BadImage
 
 _FILE_NAME = "file_name"
@@ -29,6 +29,7 @@ def read_metadata(reader: Reader, files: Entries) -> Table | None:
     if sum(files.size.tolist()) > MAX_BYTES:
         raise BadDataset(f"The metadata has more than {MAX_BYTES >> 20} MiB; leave out columns.")
     order = sorted(range(len(files)), key=files.names.__getitem__)
+    depth = common_depth(files.names) if files.names else 0
     contents = [data for data, _ in reader.scan(files)]
     for at in order:
         name, data = files.names[at], contents[at]
@@ -40,7 +41,9 @@ def read_metadata(reader: Reader, files: Entries) -> Table | None:
         folder = name.rpartition("/")[0]
         rows |= to_rows(header, lines, column=_FILE_NAME, folder=folder, known=rows)
         fields.append(tuple(name for name in header if FIELD.fullmatch(name)))
-        digest.update(b"\0".join((name.encode("utf-8", "surrogateescape"), data)))
+        # Below the folders around all: an archive of a folder is the same dataset.
+        below = "/".join(name.split("/")[depth:])
+        digest.update(b"\0".join((below.encode("utf-8", "surrogateescape"), data)))
     if not rows:
         return None
     # A field that some image lacks is none: the test images of a competition have no labels.

@@ -68,7 +68,8 @@ class Journal:
             written = self._file.write(frame)
         except OSError:
             written = 0
-        if written != len(frame):  # the pass itself may still go well
+        if written != len(frame):  # the pass itself may still go well, with the room of this
+            self.remove()
             self.close()
 
     def _read(self, key: str) -> None:

@@ -73,7 +73,7 @@ def arrange(names: list[str], others: int = 0) -> Layout:
     Raises `BadDataset`, which says what is expected.
     """
     if not names:
-        beside = f", only {others:,} other files" if others else ""
+        beside = f", only {others:,} other file{'s' * (others > 1)}" if others else ""
         raise BadDataset(f"There are no images{beside}. {EXPECTED}")
     # Folders are few where images are many: all that follows looks at folders.
     heads = [name.rpartition("/")[0] for name in names]

@@ -1,9 +1,11 @@
 """Reader: the encoded bytes of one entry, straight from a folder, zip or tar.
 
 Archives are read by offset with `os.pread` on one descriptor, so threads share a reader and no
-file is ever unpacked to disk. What an entry holds is `images.py`'s business.
+file is ever unpacked to disk. What an entry holds is `images.py`'s business. A file that is there
+and cannot be reached (permissions, a disk that fails) is no broken image: it ends the work.
 """
 
+import errno
 import os
 import stat
 import struct
@@ -13,7 +15,14 @@ from pathlib import Path
 from zlib import crc32
 
 from imgcls.data.entries import MAX_IMAGE_BYTES, NO_CRC, Entries, Kind
-from imgcls.errors import BadDataset, BadImage, BrokenImage, ImageTooLarge
+from imgcls.errors import (
+    BadDataset,
+    BadImage,
+    BrokenImage,
+    ImageTooLarge,
+    ImgclsError,
+    StorageUnavailable,
+)
 from imgcls.images import check_signature
 
 _LOCAL = struct.Struct("<4s22x2H")
@@ -22,6 +31,10 @@ _SPAN = 1 << 20
 """Bytes fetched at once where small entries lie one behind the other."""
 _LARGE, _HEAD = 16 * 2**20, 64
 """Bytes from which on a packed file is looked at before it is unpacked, and those looked at."""
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
+"""No file is there any more, or something else in its place."""
+_NOWHERE = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG}
+"""An archive states a place that no file has."""
 _SLACK = 512
 """Room for what a local header may hold beyond the fixed part."""
 
@@ -43,7 +56,8 @@ class Reader:
     def read(
         self, offset: int, packed: int, size: int, method: int, crc: int, location: bytes | None
     ) -> bytes:
-        """One file's bytes; `offset` is that of the data. Raises `BadImage`."""
+        """One file's bytes; `offset` is that of the data. Raises `BadImage`, and where the file is
+        there and out of reach `BadDataset` or `StorageUnavailable`."""
         if size > MAX_IMAGE_BYTES or packed > MAX_IMAGE_BYTES:
             raise too_large(max(size, packed))
         if location is not None:
@@ -105,7 +119,9 @@ class Reader:
                 dir_fd=self._fd,
             )
         except OSError as err:
-            raise BrokenImage(f"The file cannot be opened: {err.strerror}.") from err
+            if err.errno in _GONE:
+                raise BrokenImage(f"The file cannot be opened: {err.strerror}.") from err
+            raise self._out_of_reach(location, err) from err
         with open(fd, "rb", buffering=0) as file:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
@@ -117,8 +133,14 @@ class Reader:
                 while len(data) < info.st_size and (more := file.read(info.st_size - len(data))):
                     data += more
             except OSError as err:
-                raise BrokenImage(f"The file cannot be read: {err.strerror}.") from err
+                raise self._out_of_reach(location, err) from err
             return data
+
+    def _out_of_reach(self, location: bytes, err: OSError) -> ImgclsError:
+        what = os.path.join(self.path, os.fsdecode(location)) if location else str(self.path)
+        if err.errno in (errno.EACCES, errno.EPERM):
+            return BadDataset(f"{what} may not be read; allow it, or take it away, and try again.")
+        return StorageUnavailable(f"{what} cannot be read ({err.strerror}); try again.")
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
@@ -128,6 +150,8 @@ class Reader:
             ):
                 data += more
         except (OSError, OverflowError) as err:
+            if isinstance(err, OSError) and err.errno not in _NOWHERE:
+                raise self._out_of_reach(b"", err) from err
             raise BrokenImage("The archive cannot be read at the place of this file.") from err
         return data
 

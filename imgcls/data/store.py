@@ -7,21 +7,17 @@ import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from imgcls.data.adding import check_same, resolved, summarized, watch, with_metadata, write
 from imgcls.data.dataset import Dataset
-from imgcls.data.entries import Kind
 from imgcls.data.fix_list import FixRow, fix_hash, read_csv, to_csv
 from imgcls.data.fixes import apply_fixes
-from imgcls.data.imagefolder import read_metadata
 from imgcls.data.index import (
-    class_names,
     content_version,
     located,
     read_index,
@@ -30,11 +26,9 @@ from imgcls.data.index import (
 )
 from imgcls.data.journal import Journal
 from imgcls.data.labelling import FOLDERS, Labelling
-from imgcls.data.layout import SPLITS
-from imgcls.data.pattern import Pattern
 from imgcls.data.scan import Children, Progress, Scanner, scan
 from imgcls.data.shelf import Shelf, check_unchanged, is_unchanged, link, lost
-from imgcls.data.source import Source, fingerprint, index_source, open_source
+from imgcls.data.source import index_source, open_source
 from imgcls.data.summary import (
     FIXES_FILE,
     DatasetSummary,
@@ -42,9 +36,8 @@ from imgcls.data.summary import (
     slug,
     stem,
 )
-from imgcls.data.tables import Table, read_table
+from imgcls.data.tables import read_table
 from imgcls.data.twins import find_twins, with_twins
-from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place, place
 from imgcls.errors import BadArgument, BadDataset
 from imgcls.files import locked, scratch, sweep
@@ -176,7 +169,7 @@ class DatasetStore:
         name = slug(name or stem(path))
         # A table that comes with an upload comes from outside.
         rows = None if table is None else read_table(table, csv_only=move)
-        asked = labelling = _resolved(labelling, rows)
+        asked = labelling = resolved(labelling, rows)
         if not move and (known := self._shelf.known(path, name, asked)) is not None:
             return Added(*known)
         sweep(self.root, ".pass-")
@@ -187,18 +180,19 @@ class DatasetStore:
                 expect, scanner = children.expect, partial(scan, children=children)
             source = open_source(path, work / f"archive-{unique}.tar", expect)
             if rows is None and asked.pattern is None:
-                labelling, rows = _with_metadata(asked, source)
+                labelling, rows = with_metadata(asked, source)
             journal = Journal(self.root / f".pass-{source.key}")
             if not move:
                 scanner = partial(scanner, journal=journal)
+            progress = watch(source, journal, progress)
             index, ignored = index_source(source, progress, labelling, rows, scanner)
             kept = f"index-{unique}.parquet"
             with ThreadPoolExecutor(1) as pool:
                 version = pool.submit(content_version, index, labelling)
                 index = with_twins(index, find_twins(index))
-                written = pool.submit(write_index, index, work / kept)
+                written = pool.submit(write, index, work / kept, journal)
                 tag = f"{name}:{version.result()}"
-                summary, index = _summarized(tag, source.kind, index, ignored, seed, labelling)
+                summary, index = summarized(tag, source.kind, index, ignored, seed, labelling)
                 written.result()
             archive = f"archive-{unique}.{source.kind}" if move else None
             entry = Entry(
@@ -211,8 +205,7 @@ class DatasetStore:
                 asked=None if labelling == asked else asked,
             )
             with locked(self.root / ".lock"):  # one process publishes at a time
-                if fingerprint(path) != entry.fingerprint:
-                    raise BadDataset(f"{path} changed while it was read; add it again.")
+                check_same(source, journal)
                 entry = self._shelf.dated(entry)
                 if first := self._shelf.keep_first(entry):
                     added = Added(*first)
@@ -244,7 +237,7 @@ class DatasetStore:
             labelling = was.labelling.model_copy(update=mark)
             name, unique = was.tag.partition(":")[0], uuid4().hex[:12]
             fixed = f"{name}:{content_version(index, labelling)}"
-            summary, index = _summarized(fixed, was.source, index, was.ignored, seed, labelling)
+            summary, index = summarized(fixed, was.source, index, was.ignored, seed, labelling)
             archive = None
             if before.archive is not None:
                 archive = f"archive-{unique}.{was.source}"
@@ -302,49 +295,3 @@ def open_entry(
     return Dataset(
         summary.tag, summary.labels, index, summary.source, data, seed, summary.labelling, group
     )
-
-
-def _resolved(labelling: Labelling, table: Table | None) -> Labelling:
-    """With the table's hash, and with what its columns or the pattern's fields say."""
-    if table is not None:
-        if labelling.pattern is not None:
-            raise BadArgument("Give either a pattern or a table; both name the fields of images.")
-        return labelling.model_copy(update={"table": table.hash}).resolved(table.fields)
-    if labelling.pattern is None:
-        return labelling  # the data may hold metadata
-    return labelling.resolved(Pattern(labelling.pattern).fields)
-
-
-def _with_metadata(labelling: Labelling, source: Source) -> tuple[Labelling, Table | None]:
-    """With the metadata beside the images, where that says labels, targets or what is asked for."""
-    if len(source.listing.metadata):
-        with open_reader(source.kind, source.data) as reader:
-            table = read_metadata(reader, source.listing.metadata)
-        if table is not None and (labelling != FOLDERS or {"label", "target"} & set(table.fields)):
-            return _resolved(labelling, table), table
-    return labelling.resolved(()), None
-
-
-def _summarized(
-    tag: str, kind: Kind, index: pa.Table, ignored: int, seed: int, labelling: Labelling
-) -> tuple[DatasetSummary, pa.Table]:
-    """The summary, and the index with the splits that it counts. Raises `BadDataset`."""
-    labels = class_names(index, labelling)
-    index = with_splits(index, labels, seed)
-    splits = index["split"].filter(pc.is_null(index["error"]))
-    groups = index["group"].drop_null().unique().to_pylist()
-    summary = DatasetSummary(
-        tag=tag,
-        labels=labels,
-        images=len(splits),
-        unreadable=len(index) - len(splits),
-        ignored=ignored,
-        splits={split: pc.sum(pc.equal(splits, split)).as_py() for split in SPLITS},
-        bytes=pc.sum(index["bytes"]).as_py(),
-        created_at=datetime.now(UTC),
-        source=kind,
-        task=labelling.task,
-        labelling=labelling,
-        groups=sorted(groups),
-    )
-    return summary, index

@@ -44,7 +44,7 @@ class Table:
         The table's paths may begin below folders that hold everything. Raises `BadDataset` where
         the table names an image that is not there.
         """
-        for depth in range(_common_depth(names) + 1):
+        for depth in range(common_depth(names) + 1):
             below = ["/".join(name.split("/")[depth:]) for name in names]
             there = set(below)
             if self.rows.keys() <= there:
@@ -99,7 +99,8 @@ def to_rows(
     if column not in header or len(set(header)) != len(header) or len(header) > _MAX_COLUMNS:
         raise BadDataset(
             f"The table needs a header with a column `{column}`, and each column once "
-            f"(at most {_MAX_COLUMNS}); it has: {', '.join(header)[:300]}."
+            f"(at most {_MAX_COLUMNS}), with commas between them; it has: "
+            f"{', '.join(header)[:300]}."
         )
     rows: dict[str, dict[str, str]] = {}
     most = get_settings().max_archive_files - len(known)
@@ -161,7 +162,7 @@ def _texts(column: pa.ChunkedArray) -> list[str] | None:
     return texts
 
 
-def _common_depth(names: list[str]) -> int:
+def common_depth(names: list[str]) -> int:
     """How many folders all names begin with."""
     heads = [name.split("/")[:-1] for name in (min(names), max(names))]
     depth = 0

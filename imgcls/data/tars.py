@@ -143,6 +143,7 @@ def list_tar(fd: int, budget: Budget) -> Listing:
             others += 1
             continue
         # A name given twice: the later one counts, as it would after unpacking.
+        others += name in found
         found[name] = (data, size, size, 0, NO_CRC)
     return make_listing("tar", make_entries(list(found), list(found.values())), others, links)
 

@@ -23,7 +23,7 @@ from imgcls.data.entries import (
     make_listing,
     printable,
 )
-from imgcls.errors import BadDataset, Conflict, ImgclsError, StorageUnavailable
+from imgcls.errors import BadArgument, BadDataset, Conflict, ImgclsError, StorageUnavailable
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
@@ -84,9 +84,11 @@ def is_url(text: str) -> bool:
 
 
 def place(source: str | Place) -> Place:
-    """A URL as such, everything else as an absolute path."""
+    """A URL as such, everything else as an absolute path. Raises `BadArgument` for no text."""
     if isinstance(source, Url):
         return source
+    if source == "":  # a variable of the shell that is not set; not the folder around us
+        raise BadArgument("The path is empty; name a folder, an archive or a table.")
     if isinstance(source, str) and is_url(source):
         return Url(source.rstrip("/"))
     return Path(os.path.abspath(source))

@@ -29,6 +29,8 @@ def main() -> None:
                 messages.send(answers, *messages.of_measures(found))
     except ImgclsError as err:
         messages.send(answers, err.to_dict())
+    except BrokenPipeError:  # the parent was killed: nobody waits for an answer
+        os._exit(1)
 
 
 if __name__ == "__main__":

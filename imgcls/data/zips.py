@@ -154,6 +154,7 @@ def _list(fd: int, budget: Budget, expect: Expect | None) -> Listing:
     chosen = names if len(rows) == len(names) else [names[row] for row in rows.tolist()]
     # A name given twice: the later one counts, as it would after unpacking.
     found = dict(zip(chosen, rows.tolist(), strict=True))
+    others += len(rows) - len(found)
     rows = np.fromiter(found.values(), np.int64, len(found))
     _check_readable(names, records, rows)
     columns = (offset + where.before, packed, size, records["method"], records["crc"])

@@ -151,7 +151,7 @@ class Copies:
         keep = list(range(len(rows)))
         if kind == "label_conflict":
             [(label, most), *rest] = Counter(labels).most_common()
-            tie = self._dataset.task == "regression" or (rest and rest[0][1] == most)
+            tie = bool(rest) and rest[0][1] == most
             if tie and not exact:
                 return None
             keep = [] if tie else [at for at in keep if labels[at] == label]

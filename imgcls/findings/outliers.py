@@ -83,7 +83,7 @@ def _tiny(looks: _Looks) -> Iterator[Finding]:
     # Pictures of digits are 8 x 8 and no outliers among others of their size.
     share = side / np.median(side)
     sure = np.interp(share, [0.05, 0.125, 0.25], [0.95, 0.9, 0.6], right=0)
-    message = f"The shorter side has {{:.0f}} pixels, where {np.median(side):.0f} are usual."
+    message = f"The shorter side is {{:.0f}} px, where {np.median(side):.0f} px are usual."
     small = side <= _TINY
     return looks.findings("tiny", np.where(small, sure, sure - 0.1), side, message, drop=small)
 

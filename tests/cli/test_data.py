@@ -110,3 +110,24 @@ def test_what_a_job_uses_is_not_removed(photos: Path) -> None:
     assert job.id in json.loads(refused.stdout)["error"]
     Jobs().cancel(job.id)
     assert answer("data", "remove", tag, "--yes")["removed"] == [tag]
+
+
+def test_what_the_system_refuses_is_told_with_what_to_do(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer("data", "add", photos, "--name", "colours")
+
+    def refused(*arguments: object) -> str:
+        result = imgcls(*arguments)
+        assert (result.exit_code, "Traceback" in result.output) == (1, False)
+        return result.stderr
+
+    told = refused("eda", "colours", "--html", "/sys/report.html")  # where nobody can write
+    assert "/sys" in told
+    assert "choose another place" in told
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(DatasetStore, "open", no_memory)
+    assert "too little memory" in refused("eda", "colours")

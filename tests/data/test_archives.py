@@ -458,3 +458,16 @@ def test_a_name_given_twice_counts_once_and_the_later_one_wins(pets, tmp_path, p
     with open_dataset(path) as dataset:
         assert len(dataset) == len(pets)
         assert dataset.read(0) == picture(999)
+    assert DatasetStore().get("twice").ignored == 1
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_same_holds_for_a_zip(pets, tmp_path, picture):
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in [*pets.items(), ("cat/00.jpg", picture(999))]:
+            archive.writestr(name, data)
+    with open_dataset(path) as dataset:
+        assert len(dataset) == len(pets)
+        assert dataset.read(0) == picture(999)
+    assert DatasetStore().get("twice").ignored == 1

@@ -57,6 +57,13 @@ def test_labels_and_splits_come_from_metadata(flat, packed):
         assert dataset.lineage().table == dataset.labelling.table is not None
 
 
+def test_a_folder_and_an_archive_of_that_folder_are_one_version(flat, folder_of, tar_of):
+    folder = open_dataset(folder_of(flat), name="pets")
+    packed = {f"around/pets/{name}": data for name, data in flat.items()}
+    with open_dataset(tar_of(packed), name="pets") as archive:
+        assert archive.tag == folder.tag
+
+
 def test_a_field_of_the_metadata_can_be_the_target(flat, zip_of):
     names = [name for name in flat if name.endswith(".csv")]
     files = flat | {name: flat[name].replace(b"label", b"kind") for name in names}

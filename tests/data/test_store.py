@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imgcls.data import DatasetStore, open_dataset
+from imgcls.data import DatasetStore, adding, open_dataset
+from imgcls.data import scan as scan_module
 from imgcls.data import store as store_module
 from imgcls.errors import BadArchive, BadArgument, BadDataset, DatasetNotFound
 
@@ -228,6 +229,29 @@ def test_an_archive_that_changes_while_it_is_indexed_is_refused(pets, zip_of):
 
     with pytest.raises(BadDataset, match="changed while it was read"):
         DatasetStore().add(path, progress=touch)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(os.utime, "changed while it was read"), (os.unlink, "was taken away")]
+)
+def test_a_pass_over_an_archive_ends_soon_after_that_has_changed(
+    pets, zip_of, home, monkeypatch, fault, told
+):
+    monkeypatch.setattr(adding, "_LOOK", 0.0)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
+    monkeypatch.setattr(scan_module, "usable_cores", lambda: 1)
+    path, seen = zip_of(pets), []
+
+    def progress(done, total):
+        seen.append(done)
+        if done == 6:
+            fault(path)
+
+    with pytest.raises(BadDataset, match=told):
+        DatasetStore().add(path, progress=progress)
+    assert seen[-1] < 20
+    assert [path.name for path in (home / "datasets").iterdir()] == []
 
 
 @pytest.mark.parametrize(

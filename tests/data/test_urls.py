@@ -198,3 +198,8 @@ def test_paths_are_no_urls(tmp_path: Path) -> None:
     for text in ("pets.zip", "/data/pets", "c:/pets", "pets:0123456789ab", "./a://b"):
         assert urls.place(text) == Path(os.path.abspath(text))
     assert str(urls.place("s3://bucket/pets/")) == "s3://bucket/pets"
+
+
+def test_no_path_at_all_is_not_the_folder_around() -> None:
+    with pytest.raises(BadArgument, match="The path is empty"):
+        urls.place("")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcls.data import open_dataset
+from imgcls.data import Labelling, open_dataset
 from imgcls.findings import Finding, find
 from imgcls.findings.classes import _by_name
 from imgcls.findings.mending import to_fixes
@@ -149,6 +149,20 @@ def test_of_contradicting_labels_the_one_of_most_copies_stays(found, clean):
     [finding] = found(clean | copies)
     assert finding.fix is not None
     assert finding.fix.paths == ["train/cat/y.jpg", "train/dog/x.jpg"]
+
+
+def test_of_contradicting_targets_the_one_of_most_copies_stays(tmp_path):
+    pictures = {f"{n:02d}_{n % 5}.jpg": photo(n) for n in range(20)}
+    copies = {f"{n}_{3 if n == 44 else 0}.jpg": photo(99) for n in (41, 42, 43, 44)}
+    for name, data in (pictures | copies).items():
+        (tmp_path / name).write_bytes(data)
+    labelling = Labelling(pattern="{id}_{rate}", target="rate")
+    with open_dataset(tmp_path, labelling=labelling) as dataset:
+        [finding] = find(dataset)
+    assert finding.kind == "label_conflict"
+    assert finding.fix is not None
+    assert (finding.fix.action, len(finding.fix.paths)) == ("drop", 3)
+    assert "44_3.jpg" in finding.fix.paths
 
 
 @pytest.mark.parametrize("name", ["cats", "Cat", "CATS", "c-at"])
