@@ -33,6 +33,29 @@ def test_whoever_measures_the_result_is_the_same(entries, threads, processes):
     assert_equal(found, alone)
 
 
+def test_chunks_of_a_large_archive_are_larger_and_the_result_is_the_same(
+    entries, pets, folder_of, tmp_path, monkeypatch
+):
+    path, rows = entries
+    alone = scan("zip", path, rows, threads=1, processes=0)
+    monkeypatch.setattr(scan_module, "_CHUNKS_A_CORE", 1)
+    monkeypatch.setattr(scan_module, "usable_cores", lambda: 2)
+    counts = []
+    measure = scan_module.measure
+
+    def count(reader, chunk, *others):
+        counts.append(len(chunk))
+        return measure(reader, chunk, *others)
+
+    monkeypatch.setattr(scan_module, "measure", count)
+    assert_equal(scan("zip", path, rows, threads=1, processes=0), alone)
+    assert counts == [10, 10, 1]
+    counts.clear()
+    folder = open_source(folder_of(pets), tmp_path / "unused.tar")
+    scan("folder", folder.path, folder.listing.entries, threads=1, processes=0)
+    assert max(counts) == 3
+
+
 def assert_equal(found, expected):
     for column in ("numbers", "blur", "cells", "content_hash", "format"):
         assert np.array_equal(getattr(found, column), getattr(expected, column)), column
