@@ -326,7 +326,7 @@ def test_a_pass_on_a_full_disk(
     tmpfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room_for: str
 ) -> None:
     """What a pass keeps to go on from makes room for what it is made for."""
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 20)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (20, 20))
     monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
     photos = class_folders(tmp_path / "photos", per_class=400)
     kept: list[int] = []

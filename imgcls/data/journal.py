@@ -18,14 +18,14 @@ from imgcls.data import messages
 from imgcls.data.entries import Entries
 from imgcls.data.measure import NUMBERS, Measures
 
-_VERSION = 1
+_VERSION = 2
 """To be raised when the same bytes get other figures: what was measured before is forgotten."""
 _FRAME = struct.Struct("<QL")
 """Length and CRC-32 of the message behind it."""
 
 
 class Journal:
-    """Of the chunks of one pass. Use `opened` as a context manager.
+    """Of one pass. Use `opened` as a context manager.
 
     Without a stem, on a full disk, and while another process makes the same pass, it keeps nothing.
     """
@@ -33,7 +33,7 @@ class Journal:
     def __init__(self, stem: Path | None = None) -> None:
         """`stem` is what the name of the file begins with; what follows is of the pass."""
         self.found: dict[int, Measures] = {}
-        """What is known already, by number of the chunk."""
+        """What is known already, by the first row of each part."""
         self._stem = stem
         self._path: Path | None = None
         self._file: BinaryIO | None = None
@@ -55,10 +55,10 @@ class Journal:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def add(self, number: int, found: Measures) -> None:
-        """Keep a chunk."""
+    def add(self, start: int, found: Measures) -> None:
+        """Keep what was found of the rows from `start` on."""
         head, block = messages.of_measures(found)
-        self._write(messages.pack(head | {"chunk": number}, block))
+        self._write(messages.pack(head | {"start": start}, block))
 
     def _write(self, message: bytes) -> None:
         if self._file is None:
@@ -82,7 +82,7 @@ class Journal:
             if not good and head != {"key": key}:
                 break
             if good:
-                self.found[head["chunk"]] = messages.to_measures(head, block)
+                self.found[head["start"]] = messages.to_measures(head, block)
             good = end
         file.truncate(good)
         if not good:
@@ -100,9 +100,9 @@ class Journal:
         self.close()
 
 
-def journal_key(entries: Entries, max_pixels: int, chunks: list[slice]) -> str:
-    """Of a pass: other bytes, limits, chunks or figures are another pass."""
-    mark = hashlib.blake2b(repr((_VERSION, NUMBERS, max_pixels, chunks)).encode(), digest_size=20)
+def journal_key(entries: Entries, max_pixels: int) -> str:
+    """Of a pass: other bytes, limits or figures are another pass."""
+    mark = hashlib.blake2b(repr((_VERSION, NUMBERS, max_pixels)).encode(), digest_size=20)
     for column in (entries.offset, entries.packed, entries.size, entries.method, entries.crc):
         mark.update(column.tobytes())
     mark.update(b"\0".join(entries.locations or ()))

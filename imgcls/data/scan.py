@@ -14,14 +14,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO, Protocol, Self, cast
 
 import numpy as np
 
 from imgcls.data import messages
-from imgcls.data.entries import Entries, Kind
+from imgcls.data.entries import Entries, Ints, Kind
 from imgcls.data.journal import Journal, journal_key
 from imgcls.data.measure import Bench, Measures, blank, measure
 from imgcls.data.url_reader import open_reader
@@ -47,12 +48,10 @@ class Scanner(Protocol):
     ) -> Measures: ...
 
 
-_CHUNK_FILES, _CHUNK_BYTES = 256, 4 * 2**20
-_ARCHIVE_FILES, _CHUNKS_A_CORE = 2_048, 32
-"""A chunk of a large archive has up to so many files, where each core gets so many chunks: parent
-and child hold each other up when they exchange one, for a seventh of the time with 256 pictures of
-32 x 32. Files that lie apart, in a folder or behind a URL, may take long enough each for progress
-to stand still meanwhile."""
+_CHUNK_FILES, _CHUNK_S, _CHUNK_BYTES = (256, 2_048), 0.1, 4 * 2**20
+"""Least and most files of a chunk, the seconds that it is to take, and about how many bytes it has
+at most. Parent and child hold each other up when they exchange one: for a seventh of the time with
+256 pictures of 32 x 32."""
 _PROCESS_FILES = 20_000
 """From here on a child's start is won back."""
 _KEEP_FILES, _KEEP_BYTES = 10_000, 256 * 2**20
@@ -129,19 +128,20 @@ def scan(
         processes = cores - 1 if large else 0
     if threads is None:
         threads = 1 if processes else min(cores, _MAX_THREADS)
-    work = _Scan(kind, path, entries, progress, children or Children())
-    with opened(journal, entries, work.key) as kept:
-        return work.run(threads, processes, kept)
+    with opened(journal, entries) as kept:
+        work = _Scan(kind, path, entries, progress, children or Children(), kept)
+        return work.run(threads, processes)
 
 
-def opened(journal: Journal | None, entries: Entries, key: str) -> Journal:
+def opened(journal: Journal | None, entries: Entries) -> Journal:
     """The journal of a pass; one that keeps nothing where the pass is over within seconds."""
     long = len(entries) >= _KEEP_FILES or entries.packed.sum() >= _KEEP_BYTES
-    return (journal if long and journal else Journal()).opened(key)
+    kept = journal if long and journal else Journal()
+    return kept.opened(journal_key(entries, get_settings().max_image_pixels))
 
 
 class _Scan:
-    """One scan: chunks are taken from `_todo` by whoever is free."""
+    """One scan: chunks are taken from the rows that are left by whoever is free."""
 
     def __init__(
         self,
@@ -150,30 +150,26 @@ class _Scan:
         entries: Entries,
         progress: Progress | None,
         children: Children,
+        kept: Journal,
     ) -> None:
         self._kind, self._path, self._entries = kind, path, entries
         self._max_pixels = get_settings().max_image_pixels
         self._progress = progress or (lambda done, total: None)
-        files = _CHUNK_FILES
-        if kind != "folder" and not isinstance(path, Url):
-            most = len(entries) // (_CHUNKS_A_CORE * usable_cores())
-            files = max(files, min(most, _ARCHIVE_FILES))
-        chunks = slices(entries, files, _CHUNK_BYTES)
-        self.key = journal_key(entries, self._max_pixels, chunks)
-        self._todo = deque(enumerate(chunks))
-        self._kept: Journal | None = None
-        self._starts = [chunk.start for chunk in chunks]
+        self._reached = np.cumsum(entries.packed)
+        self._kept = kept
         self._found = blank(len(entries))
-        self._done = self._reported = 0
+        for start, part in kept.found.items():
+            self._found.put(start, part)
+        self._left = deque(gaps(len(entries), kept.found))
+        self._waiting = sum(gap.stop - gap.start for gap in self._left)
+        self._done, self._reported = len(entries) - self._waiting, 0
+        self._files, self._workers = _CHUNK_FILES[0], 1
         self._failure: BaseException | None = None
         self._children = children
         self._changed = threading.Condition()
 
-    def run(self, threads: int, processes: int, kept: Journal) -> Measures:
-        for number, part in kept.found.items():
-            self._store(number, part)
-        self._todo = deque(chunk for chunk in self._todo if chunk[0] not in kept.found)
-        self._kept = kept
+    def run(self, threads: int, processes: int) -> Measures:
+        self._workers = threads + processes
         self._report()
         helpers = [threading.Thread(target=self._help_by_child) for _ in range(processes)]
         helpers += [threading.Thread(target=self._help_by_thread) for _ in range(threads - 1)]
@@ -187,7 +183,7 @@ class _Scan:
                 self._report()
             self._report()
         except BaseException:
-            self._todo.clear()
+            self._stop()
             self._children.kill()
             raise
         finally:
@@ -203,7 +199,10 @@ class _Scan:
         bench = Bench()
         with open_reader(self._kind, self._path) as reader:
             while (chunk := self._next()) is not None:
+                began = time.perf_counter()
                 self._store(chunk[0], measure(reader, chunk[1], self._max_pixels, bench))
+                pace = len(chunk[1]) / (time.perf_counter() - began)
+                self._files = int(np.clip(pace * _CHUNK_S, *_CHUNK_FILES))
                 if report:
                     self._report()
 
@@ -214,22 +213,32 @@ class _Scan:
             self._progress(done, len(self._entries))
 
     def _next(self) -> tuple[int, Entries] | None:
-        try:
-            number, rows = self._todo.popleft()
-        except IndexError:
-            return None
-        return number, self._entries.take(rows)
-
-    def _store(self, number: int, part: Measures) -> None:
+        """The first row of a chunk, and the chunk; smaller ones at the end, so that nobody has to
+        wait for long."""
         with self._changed:
-            self._found.put(self._starts[number], part)
+            if not self._left:
+                return None
+            gap = self._left.popleft()
+            files = min(self._files, max(_CHUNK_FILES[0], self._waiting // (2 * self._workers)))
+            stop = min(gap.stop, _end_of_chunk(self._reached, gap.start, files, _CHUNK_BYTES))
+            if stop < gap.stop:
+                self._left.appendleft(slice(stop, gap.stop))
+            self._waiting -= stop - gap.start
+        return gap.start, self._entries.take(slice(gap.start, stop))
+
+    def _store(self, start: int, part: Measures) -> None:
+        with self._changed:
+            self._found.put(start, part)
             self._done += len(part)
-            if self._kept is not None:
-                self._kept.add(number, part)
+            self._kept.add(start, part)
             self._changed.notify_all()
 
+    def _stop(self) -> None:
+        with self._changed:
+            self._left.clear()
+
     def _hand(self, to: BinaryIO) -> int | None:
-        """Give a child its next chunk, and return the number of that."""
+        """Give a child its next chunk, and return the first row of that."""
         if (chunk := self._next()) is None:
             return None
         with contextlib.suppress(BrokenPipeError):
@@ -238,7 +247,7 @@ class _Scan:
 
     def _fail(self, err: BaseException) -> None:
         self._failure = self._failure or err
-        self._todo.clear()
+        self._stop()
 
     def _help_by_thread(self) -> None:
         try:
@@ -258,10 +267,10 @@ class _Scan:
                 head = {"kind": self._kind, "path": path, "max_pixels": self._max_pixels}
                 messages.send(to, head)
             following = self._hand(to)
-            while (number := following) is not None:
+            while (start := following) is not None:
                 found = _answer(child, answers)
                 following = self._hand(to)  # it works on while this is stored
-                self._store(number, found)
+                self._store(start, found)
         except BaseException as err:
             self._fail(err)
         finally:
@@ -280,17 +289,31 @@ def _answer(child: subprocess.Popen[bytes], answers: BinaryIO) -> Measures:
     return messages.to_measures(*message)
 
 
-def slices(entries: Entries, files: int, size: int) -> list[slice]:
-    """Runs of at most so many files, and of about `size` bytes."""
+def gaps(count: int, found: Mapping[int, Measures]) -> list[slice]:
+    """Rows of `count` that are not in what was found, by the first row of each part of that."""
+    rows, end = [], 0
+    for start in sorted(found):
+        rows.append(slice(end, start))
+        end = start + len(found[start])
+    return [gap for gap in (*rows, slice(end, count)) if gap.start < gap.stop]
+
+
+def slices(entries: Entries, rows: slice, files: int, size: int) -> list[slice]:
+    """Those rows in runs of at most so many files, and of about `size` bytes."""
     reached = np.cumsum(entries.packed)
-    bounds, start = [], 0
-    while start < len(entries):
-        before = reached[start - 1] if start else 0
-        stop = int(np.searchsorted(reached, before + size, side="right"))
-        stop = max(start + 1, min(stop, start + files))
-        bounds.append(slice(start, stop))
+    found, start = [], rows.start
+    while start < rows.stop:
+        stop = min(rows.stop, _end_of_chunk(reached, start, files, size))
+        found.append(slice(start, stop))
         start = stop
-    return bounds
+    return found
+
+
+def _end_of_chunk(reached: Ints, start: int, files: int, size: int) -> int:
+    """`reached` are the bytes up to each row, that included."""
+    before = reached[start - 1] if start else 0
+    stop = int(np.searchsorted(reached, before + size, side="right"))
+    return max(start + 1, min(stop, start + files))
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -4,9 +4,9 @@ The machines must see the source under the same path, or read it from a URL.
 """
 
 from imgcls.data.entries import Entries, Kind
-from imgcls.data.journal import Journal, journal_key
+from imgcls.data.journal import Journal
 from imgcls.data.measure import Measures, join, measure
-from imgcls.data.scan import Progress, opened, slices
+from imgcls.data.scan import Progress, gaps, opened, slices
 from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place
 from imgcls.scale.chunks import mapped
@@ -33,23 +33,25 @@ class RayScanner:
         journal: Journal | None = None,
     ) -> Measures:
         """As `data.scan.scan`, to the last number. Raises what `connect` and `mapped` do."""
-        runs = slices(entries, CHUNK_FILES, CHUNK_BYTES)
         pixels = get_settings().max_image_pixels
-        key = journal_key(entries, pixels, runs)
-        with opened(journal, entries, key) as kept:
+        with opened(journal, entries) as kept:
             found = dict(kept.found)
             done = sum(map(len, found.values()))
-            todo = [number for number in range(len(runs)) if number not in found]
-            chunks = [entries.take(runs[number]) for number in todo]
+            runs = [
+                run
+                for gap in gaps(len(entries), found)
+                for run in slices(entries, gap, CHUNK_FILES, CHUNK_BYTES)
+            ]
+            chunks = [entries.take(run) for run in runs]
             with connect(self._address):
                 parts = mapped(_measure, chunks, kind=kind, path=path, max_pixels=pixels)
-                for number, part in zip(todo, parts, strict=True):
-                    found[number] = part
-                    kept.add(number, part)
+                for run, part in zip(runs, parts, strict=True):
+                    found[run.start] = part
+                    kept.add(run.start, part)
                     done += len(part)
                     if progress is not None:
                         progress(done, len(entries))
-        return join([found[number] for number in range(len(runs))])
+        return join([found[start] for start in sorted(found)])
 
 
 def _measure(entries: Entries, kind: Kind, path: Place, max_pixels: int) -> Measures:

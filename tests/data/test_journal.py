@@ -11,7 +11,7 @@ import pytest
 
 from imgcls.data import Labelling, open_dataset
 from imgcls.data import scan as scan_module
-from imgcls.data.journal import Journal
+from imgcls.data.journal import _FRAME, Journal
 from imgcls.data.scan import scan
 from imgcls.data.source import open_source
 from tests.data.test_scan import assert_equal
@@ -23,7 +23,7 @@ class Stop(Exception):
 
 @pytest.fixture
 def source(pets, zip_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
     monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
     found = open_source(zip_of(pets | {"cat/bad.jpg": b"x"}), tmp_path / "unused.tar")
     entries = found.listing.entries
@@ -76,6 +76,36 @@ def test_an_interrupted_pass_goes_on_and_finds_the_same(source, tmp_path, measur
     assert sum(measured) == 21 - 9
     assert seen[0] == (9, 21)
     assert_equal(found, whole)
+
+
+def test_a_pass_goes_on_in_other_chunks_and_after_several_interrupts(
+    source, tmp_path, measured, monkeypatch
+):
+    whole = source()
+    interrupt(source, tmp_path / "journal", images=6)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (2, 2))
+    interrupt(source, tmp_path / "journal", images=10)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (5, 5))
+    measured.clear()
+    assert_equal(source(journal=tmp_path / "journal"), whole)
+    assert measured == [5, 5, 1]
+
+
+def test_what_lies_between_the_parts_that_are_kept_is_measured(source, tmp_path, measured):
+    """Threads and children end their chunks in any order."""
+    whole = source()
+    interrupt(source, tmp_path / "journal", images=15)
+    file = file_of(tmp_path / "journal")
+    frames, data, at = [], file.read_bytes(), 0
+    while at < len(data):
+        size, _ = _FRAME.unpack_from(data, at)
+        frames.append(data[at : at + _FRAME.size + size])
+        at += len(frames[-1])
+    assert len(frames) == 1 + 5
+    file.write_bytes(b"".join((frames[0], frames[5], frames[2])))
+    measured.clear()
+    assert_equal(source(journal=tmp_path / "journal"), whole)
+    assert measured == [3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("keep", [0, 5, 40, 300, 700])
@@ -144,7 +174,7 @@ def test_a_full_disk_ends_the_journal_and_not_the_pass(source, tmp_path):
 def test_a_pass_by_another_filter_leaves_the_journal_of_the_first(
     pets, zip_of, monkeypatch, measured
 ):
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
     monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
     path = zip_of(pets)
     with pytest.raises(Stop):
@@ -165,7 +195,7 @@ def test_a_small_dataset_leaves_no_journal(pets, zip_of, home):
 SLOW = """
 import sys, time
 from imgcls.data import open_dataset, scan as scan_module
-scan_module._CHUNK_FILES, scan_module._KEEP_FILES = 3, 1
+scan_module._CHUNK_FILES, scan_module._KEEP_FILES = (3, 3), 1
 measure = scan_module.measure
 def slow(reader, entries, *others):
     print(f"{len(entries)}\\n", end="", flush=True)  # one write: threads take turns

@@ -20,7 +20,7 @@ from imgcls.errors import BadDataset, ImgclsError
 
 @pytest.fixture
 def entries(pets, zip_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
     source = open_source(zip_of(pets | {"cat/bad.jpg": b"x"}), tmp_path / "unused.tar")
     return source.path, source.listing.entries
 
@@ -33,13 +33,9 @@ def test_whoever_measures_the_result_is_the_same(entries, threads, processes):
     assert_equal(found, alone)
 
 
-def test_chunks_of_a_large_archive_are_larger_and_the_result_is_the_same(
-    entries, pets, folder_of, tmp_path, monkeypatch
-):
+def test_chunks_are_as_large_as_their_time_allows_and_the_result_is_the_same(entries, monkeypatch):
     path, rows = entries
     alone = scan("zip", path, rows, threads=1, processes=0)
-    monkeypatch.setattr(scan_module, "_CHUNKS_A_CORE", 1)
-    monkeypatch.setattr(scan_module, "usable_cores", lambda: 2)
     counts = []
     measure = scan_module.measure
 
@@ -48,12 +44,16 @@ def test_chunks_of_a_large_archive_are_larger_and_the_result_is_the_same(
         return measure(reader, chunk, *others)
 
     monkeypatch.setattr(scan_module, "measure", count)
-    assert_equal(scan("zip", path, rows, threads=1, processes=0), alone)
-    assert counts == [10, 10, 1]
-    counts.clear()
-    folder = open_source(folder_of(pets), tmp_path / "unused.tar")
-    scan("folder", folder.path, folder.listing.entries, threads=1, processes=0)
-    assert max(counts) == 3
+    for seconds, most, expected in [
+        (1e3, 9, [3, 9, 4, 3, 2]),  # time enough: half of what is left, so that all end together
+        (1e3, 4, [3, 4, 4, 4, 3, 3]),
+        (0.0, 9, [3] * 7),
+    ]:
+        counts.clear()
+        monkeypatch.setattr(scan_module, "_CHUNK_S", seconds)
+        monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, most))
+        assert_equal(scan("zip", path, rows, threads=1, processes=0), alone)
+        assert counts == expected
 
 
 def assert_equal(found, expected):
@@ -86,7 +86,7 @@ def slow_start(monkeypatch):
 
 
 def test_progress_counts_up_to_all_in_the_callers_thread(pets, zip_of, monkeypatch):
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
     seen = []
     open_dataset(zip_of(pets), progress=lambda *now: seen.append((*now, threading.get_ident())))
     assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
@@ -226,7 +226,7 @@ def test_copies_have_the_figures_of_the_file_that_was_decoded(
         lambda stack, scratch: counted.append(len(stack)) or statistics(stack, scratch),
     )
     monkeypatch.setattr(measure_module, "_KNOWN", kept)
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
     found = scan("folder", root, entries, threads=1, processes=0)
     assert_equal(found, join(alone))
     assert (sum(counted) == 6) == (kept == 1000)
@@ -252,7 +252,7 @@ def test_children_that_are_not_needed_end(pets, zip_of, monkeypatch):
 def watch_children(monkeypatch):
     """Those started, and those that got work; from one file on, on two cores."""
     monkeypatch.setattr(scan_module, "_PROCESS_FILES", 1)
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
     monkeypatch.setattr(scan_module, "usable_cores", lambda: 2)
     started = kept(monkeypatch, scan_module, "_start_child")
     return started, kept(monkeypatch, scan_module.Children, "take")

@@ -238,7 +238,7 @@ def test_a_pass_over_an_archive_ends_soon_after_that_has_changed(
     pets, zip_of, home, monkeypatch, fault, told
 ):
     monkeypatch.setattr(adding, "_LOOK", 0.0)
-    monkeypatch.setattr(scan_module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
     monkeypatch.setattr(scan_module, "_KEEP_FILES", 1)
     monkeypatch.setattr(scan_module, "usable_cores", lambda: 1)
     path, seen = zip_of(pets), []
