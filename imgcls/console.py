@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from imgcls.errors import ImgclsError
+from imgcls.errors import ImgclsError, of_system
 
 _PLAIN_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
@@ -48,6 +48,9 @@ def exit_code(work: Callable[[], None]) -> int:
         work()
     except ImgclsError as err:
         fail(err)
+        return 1
+    except (OSError, MemoryError) as err:
+        fail(of_system(err))
         return 1
     except KeyboardInterrupt:
         note("stopped")

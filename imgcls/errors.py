@@ -41,7 +41,17 @@ The message is a sentence that says what was wrong and what to do next.
     └── StorageUnavailable      503 storage_unavailable
 """
 
+import errno
+import os
+import re
 from typing import Any, ClassVar
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
+"""No file is there any more, or something else in its place."""
+_OF_THE_MOMENT = re.compile(r"\.(tmp|pass|upload)-.*|\..+-\w{8}")
+"""Names that imgcls itself gives to work in progress."""
 
 
 class ImgclsError(Exception):
@@ -205,6 +215,39 @@ class Overloaded(ImgclsError):
 
 class StorageUnavailable(ImgclsError):
     status, code = 503, "storage_unavailable"
+
+
+def out_of_reach(what: object, err: OSError) -> ImgclsError:
+    """The refusal where something is there and cannot be read: `BadDataset` where that is not
+    allowed, else `StorageUnavailable`."""
+    if err.errno in FORBIDDEN:
+        return BadDataset(f"{what} may not be read; allow it, or take it away, and try again.")
+    return StorageUnavailable(f"{what} cannot be read ({err.strerror}); try again.")
+
+
+def of_system(err: OSError | MemoryError) -> ImgclsError:
+    """What the system refused, and what to do about it."""
+    if isinstance(err, MemoryError):
+        return ImgclsError(
+            "There is too little memory; free some, or lower IMGCLS_MAX_IMAGE_PIXELS."
+        )
+    where = err.filename2 or err.filename
+    where = os.fsdecode(where) if isinstance(where, (str, bytes, os.PathLike)) else ""
+    folder, name = os.path.split(where)
+    if _OF_THE_MOMENT.fullmatch(name):
+        where = folder or "the folder around you"
+    where = where.removesuffix(".part")
+    if err.errno in DISK_FULL:
+        return StorageUnavailable(
+            f"A disk is full{where and f', the one of {where}'}: free some room, or let "
+            "IMGCLS_HOME and BENTOML_HOME name folders on another one."
+        )
+    if err.errno in FORBIDDEN:
+        return StorageUnavailable(
+            f"{where or 'Something'} is not to be had ({err.strerror}); allow it, or choose "
+            "another place."
+        )
+    return StorageUnavailable(str(err))
 
 
 def _tree(cls: type[ImgclsError]) -> dict[str, type[ImgclsError]]:

@@ -32,6 +32,8 @@ from starlette.responses import Response
 
 from imgcls.auth import Role
 from imgcls.errors import (
+    DISK_FULL,
+    FORBIDDEN,
     BadArgument,
     BodyStalled,
     ImgclsError,
@@ -50,7 +52,7 @@ logger = logging.getLogger("imgcls.service")
 
 _MB = 1024 * 1024
 _MAX_FIELDS = 32
-_NOT_WRITABLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM}
+_OF_STORAGE = DISK_FULL | FORBIDDEN | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 _MAX_JSON_MB = 1
 """Reading JSON takes the event loop's time and many times its size in memory."""
 _MAX_INSTANCES_MB = 8
@@ -204,9 +206,10 @@ def endpoint(
 
 def _fault(err: Exception) -> ImgclsError:
     """What the client is told of an error that nobody raised on purpose."""
-    if isinstance(err, OSError) and err.errno in _NOT_WRITABLE:
+    if isinstance(err, OSError) and err.errno in _OF_STORAGE:
         return StorageUnavailable(
-            f"The server cannot write its files ({err.strerror}); whoever runs it must mend that."
+            f"The server cannot read or write its files ({err.strerror}); whoever runs it must "
+            "mend that."
         )
     return ImgclsError("Something failed on the server; its log says what.")
 

@@ -27,7 +27,7 @@ from imgcls.data.summary import ARCHIVE_SUFFIXES
 from imgcls.data.url_reader import open_reader
 from imgcls.data.urls import Place, Url, is_url, list_one, place
 from imgcls.engine import Engine, Floats, verdicts
-from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge
+from imgcls.errors import BadArgument, BadImage, BrokenImage, ImageTooLarge, out_of_reach
 from imgcls.prediction import no_number, score
 from imgcls.settings import usable_cores
 
@@ -271,7 +271,11 @@ def _walk(path: str) -> Iterator[str]:
     if not os.path.isdir(path):
         yield path
         return
-    for folder, folders, files in os.walk(path):
+
+    def refused(err: OSError) -> None:
+        raise out_of_reach(err.filename, err) from err
+
+    for folder, folders, files in os.walk(path, onerror=refused):
         folders[:] = sorted(name for name in folders if not is_litter(name))
         for name in sorted(files):
             if is_image(name) and not is_litter(name):

@@ -512,7 +512,9 @@ with bentoml.SyncHTTPClient({server.url!r}) as client:
     assert done.stdout.split() == ["green", active], done.stderr
 
 
-@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 503), (errno.ENOTCONN, 500)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.ENOSPC, 503), (errno.EMFILE, 503), (errno.ENOTCONN, 500)]
+)
 def test_a_full_disk_is_told_from_a_fault(number: int, status: int) -> None:
     @endpoint("/x", Nothing, ActiveResponse, role="manage")
     async def failing(self: object) -> None:

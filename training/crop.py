@@ -21,6 +21,7 @@ from PIL import Image
 from imgcls import console, images
 from imgcls.data.source import open_source
 from imgcls.data.url_reader import open_reader
+from imgcls.data.urls import Place, place
 from imgcls.errors import BadDataset, BadImage
 from training.detector import DEFAULT, PRETRAINED, Box, Pixels, load_detector
 
@@ -38,7 +39,7 @@ class Counts:
 
 
 def crop(
-    source: Path,
+    source: Place,
     target: Path,
     find: Callable[[Pixels], Box | None],
     *,
@@ -124,12 +125,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _crop(args: argparse.Namespace) -> None:
+    source = place(args.data)
     if args.out.exists():
         raise BadDataset(f"{args.out} exists already; give another name, or remove it.")
     detector = load_detector(args.detector, args.weights, args.object)
     with console.Stages() as stages:
         counts = crop(
-            args.data,
+            source,
             args.out,
             lambda pixels: detector.find(pixels, least=args.score, margin=args.margin),
             progress=lambda done, total: stages.count("looking", done, total),
@@ -152,7 +154,7 @@ def _crop(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.crop", description=__doc__)
-    parser.add_argument("data", type=Path, help="a folder, a zip or tar of images")
+    parser.add_argument("data", help="a folder, a zip or tar of images")
     parser.add_argument("out", type=Path, help="the zip to be written")
     parser.add_argument("--object", default="person", help="a category of COCO (default: person)")
     parser.add_argument("--detector", default=DEFAULT, help=f"of torchvision (default: {DEFAULT})")

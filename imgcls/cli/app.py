@@ -1,7 +1,5 @@
 """The root command: what there is, and what becomes of errors."""
 
-import errno
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +15,7 @@ from imgcls.cli.predict import predict
 from imgcls.cli.search import leaderboard, search
 from imgcls.cli.serve import serve
 from imgcls.cli.train import recipes, train
-from imgcls.errors import ImgclsError
+from imgcls.errors import ImgclsError, of_system
 
 
 class Commands(TyperGroup):
@@ -36,7 +34,7 @@ class Commands(TyperGroup):
             console.fail(err)
             raise typer.Exit(1) from None
         except (OSError, MemoryError) as err:
-            console.fail(ImgclsError(_told(err)))
+            console.fail(of_system(err))
             raise typer.Exit(1) from None
         except ValueError as err:
             if type(err).__name__ != "ValidationError" or getattr(err, "title", "") != "Settings":
@@ -100,23 +98,6 @@ def root(
     Every command takes `--json`. Settings are environment variables: IMGCLS_HOME (data and
     jobs), BENTOML_HOME (models).
     """
-
-
-def _told(err: OSError | MemoryError) -> str:
-    """What the system refused, and what to do about it."""
-    if isinstance(err, MemoryError):
-        return "There is too little memory; free some, or lower IMGCLS_MAX_IMAGE_PIXELS."
-    where = str(err.filename or "")
-    if Path(where).name.startswith("."):  # a file for the time being
-        where = str(Path(where).parent)
-    if err.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"A disk is full{where and f', the one of {where}'}: free some room, or let "
-            "IMGCLS_HOME and BENTOML_HOME name folders on another one."
-        )
-    if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{where} is not to be had ({err.strerror}); allow it, or choose another place."
-    return str(err)
 
 
 def _bad_setting(err: Any) -> ImgclsError:

@@ -1,6 +1,5 @@
 """Adding: the steps of `DatasetStore.add` from a source to an index on disk and its summary."""
 
-import errno
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from imgcls.data.source import Source, fingerprint
 from imgcls.data.summary import DatasetSummary
 from imgcls.data.tables import Table
 from imgcls.data.url_reader import open_reader
-from imgcls.errors import BadArgument, BadDataset
+from imgcls.errors import DISK_FULL, BadArgument, BadDataset
 
 _LOOK = 2.0
 """Seconds after which a pass looks whether its archive is still the same."""
@@ -77,7 +76,7 @@ def write(index: pa.Table, path: Path, journal: Journal) -> None:
     try:
         write_index(index, path)
     except OSError as err:
-        if err.errno != errno.ENOSPC:
+        if err.errno not in DISK_FULL:
             raise
         path.unlink(missing_ok=True)
         journal.remove()
@@ -87,10 +86,10 @@ def write(index: pa.Table, path: Path, journal: Journal) -> None:
 def check_same(source: Source, journal: Journal) -> None:
     """Raises `BadDataset` where the source is another one by now; the journal is then of no use."""
     mark = fingerprint(source.path)
+    if mark is None:
+        raise BadDataset(f"{source.path} was taken away while it was read; put it back.")
     if mark != source.fingerprint:
         journal.remove()
-        if mark is None:
-            raise BadDataset(f"{source.path} was taken away while it was read; put it back.")
         raise BadDataset(f"{source.path} changed while it was read; add it again.")
 
 

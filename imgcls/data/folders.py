@@ -17,11 +17,14 @@ from imgcls.data.entries import (
     make_listing,
     printable,
 )
-from imgcls.errors import BadDataset
+from imgcls.errors import FORBIDDEN, GONE, BadDataset, out_of_reach
 
 
 def list_folder(root: Path) -> tuple[Listing, str]:
-    """The image files under `root`, and the fingerprint of (path, size, mtime). `BadDataset`."""
+    """The image files under `root`, and the fingerprint of (path, size, mtime).
+
+    Raises `BadDataset`, and `StorageUnavailable` where a disk fails.
+    """
     top = os.path.realpath(root)
     names: list[str] = []
     locations: list[bytes] = []
@@ -34,6 +37,8 @@ def list_folder(root: Path) -> tuple[Listing, str]:
         try:
             scan = os.scandir(os.path.join(top, folder))
         except OSError as err:
+            if err.errno not in GONE | FORBIDDEN:
+                raise out_of_reach(os.path.join(root, folder), err) from err
             raise BadDataset(
                 f"The folder {os.path.join(root, folder)} cannot be read ({err.strerror}); check "
                 "that it exists and may be read."
@@ -55,8 +60,10 @@ def list_folder(root: Path) -> tuple[Listing, str]:
                     continue
                 try:
                     info = item.stat()
-                except OSError:  # a link to nothing
-                    links += 1
+                except OSError as err:
+                    if err.errno not in GONE:
+                        raise out_of_reach(os.path.join(root, name), err) from err
+                    links += 1  # one that leads nowhere
                     continue
                 if not stat.S_ISREG(info.st_mode):
                     continue

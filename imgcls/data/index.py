@@ -22,7 +22,7 @@ from imgcls.data.layout import SPLITS, Layout
 from imgcls.data.measure import Measures
 from imgcls.data.pixelwise import CELLS
 from imgcls.data.splits import assign_splits, without_scenes
-from imgcls.errors import BadDataset
+from imgcls.errors import BadDataset, out_of_reach
 from imgcls.images import FORMATS, Pixels
 
 # Arrow's own pool asks for memory and gives it back all the time: a third of `build_index`.
@@ -267,12 +267,15 @@ def write_index(index: pa.Table, path: Path) -> None:
 
 
 def read_index(path: Path) -> pa.Table:
-    """Raises `FileNotFoundError`, or `BadDataset` where it cannot be understood."""
+    """Raises `FileNotFoundError`, `BadDataset` where it cannot be understood or is not allowed to
+    be read, `StorageUnavailable`."""
     try:
         table = pq.read_table(path, memory_map=True, page_checksum_verification=True)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as err:
+        if isinstance(err, OSError) and err.errno is not None:  # Arrow's own have none
+            raise out_of_reach(path, err) from err
         raise BadDataset(f"The index {path} is damaged; add the dataset again.") from err
     version = (table.schema.metadata or {}).get(_VERSION_KEY)
     for field in _ADDED:

@@ -16,12 +16,12 @@ from zlib import crc32
 
 from imgcls.data.entries import MAX_IMAGE_BYTES, NO_CRC, Entries, Kind
 from imgcls.errors import (
+    GONE,
     BadDataset,
     BadImage,
     BrokenImage,
     ImageTooLarge,
-    ImgclsError,
-    StorageUnavailable,
+    out_of_reach,
 )
 from imgcls.images import check_signature
 
@@ -31,8 +31,6 @@ _SPAN = 1 << 20
 """Bytes fetched at once where small entries lie one behind the other."""
 _LARGE, _HEAD = 16 * 2**20, 64
 """Bytes from which on a packed file is looked at before it is unpacked, and those looked at."""
-_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
-"""No file is there any more, or something else in its place."""
 _NOWHERE = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG}
 """An archive states a place that no file has."""
 _SLACK = 512
@@ -48,6 +46,8 @@ class Reader:
         try:
             self._fd = os.open(path, flags)
         except OSError as err:
+            if err.errno not in GONE:
+                raise out_of_reach(path, err) from err
             raise BadDataset(
                 f"The {kind} {path} of the dataset cannot be opened ({err.strerror}); put it back, "
                 "or add the dataset again from where it is now."
@@ -119,9 +119,9 @@ class Reader:
                 dir_fd=self._fd,
             )
         except OSError as err:
-            if err.errno in _GONE:
+            if err.errno in GONE:
                 raise BrokenImage(f"The file cannot be opened: {err.strerror}.") from err
-            raise self._out_of_reach(location, err) from err
+            raise out_of_reach(self._name(location), err) from err
         with open(fd, "rb", buffering=0) as file:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
@@ -133,14 +133,11 @@ class Reader:
                 while len(data) < info.st_size and (more := file.read(info.st_size - len(data))):
                     data += more
             except OSError as err:
-                raise self._out_of_reach(location, err) from err
+                raise out_of_reach(self._name(location), err) from err
             return data
 
-    def _out_of_reach(self, location: bytes, err: OSError) -> ImgclsError:
-        what = os.path.join(self.path, os.fsdecode(location)) if location else str(self.path)
-        if err.errno in (errno.EACCES, errno.EPERM):
-            return BadDataset(f"{what} may not be read; allow it, or take it away, and try again.")
-        return StorageUnavailable(f"{what} cannot be read ({err.strerror}); try again.")
+    def _name(self, location: bytes) -> str:
+        return os.path.join(self.path, os.fsdecode(location))
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
@@ -151,7 +148,7 @@ class Reader:
                 data += more
         except (OSError, OverflowError) as err:
             if isinstance(err, OSError) and err.errno not in _NOWHERE:
-                raise self._out_of_reach(b"", err) from err
+                raise out_of_reach(self.path, err) from err
             raise BrokenImage("The archive cannot be read at the place of this file.") from err
         return data
 

@@ -1,6 +1,6 @@
 """Measure all entries of a source: chunks handed to threads, and to processes for large sets.
 
-Decoding lets go of the interpreter lock, the rest of the work on a small image does not: of 20 us
+Decoding lets go of the interpreter lock, the rest of the work on a small image does not: of 21 us
 of processor time for a 32 x 32 JPEG, 11 are the decoder's, so threads wait for each other. A child
 costs 0.12 s of processor time before its first image, so small sets do without.
 

@@ -27,7 +27,13 @@ from imgcls.data.summary import (
     load_entry,
 )
 from imgcls.data.urls import Place, place
-from imgcls.errors import BadDataset, DatasetInUse, DatasetNotFound, ImgclsError
+from imgcls.errors import (
+    BadDataset,
+    DatasetInUse,
+    DatasetNotFound,
+    ImgclsError,
+    out_of_reach,
+)
 from imgcls.files import locked, write_atomic
 
 Found = list[tuple[Path, Entry]]
@@ -104,6 +110,10 @@ class Shelf:
                 return max(found, key=lambda item: item[1].summary.created_at)
             folder = "*" if version in (None, "latest") else version
             if damaged := sorted(self.root.glob(f"{name}/{folder}/{ENTRY_FILE}")):
+                try:
+                    damaged[0].read_bytes()
+                except OSError as err:
+                    raise out_of_reach(damaged[0], err) from err
                 raise BadDataset(
                     f"{damaged[0]} is damaged or of another version; add the dataset again."
                 )

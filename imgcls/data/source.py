@@ -33,7 +33,7 @@ from imgcls.data.urls import (
     url_fingerprint,
 )
 from imgcls.data.zips import NO_ARCHIVE, Expect, is_zip, list_zip
-from imgcls.errors import BadArchive, BadDataset
+from imgcls.errors import DISK_FULL, GONE, BadArchive, BadDataset, out_of_reach
 from imgcls.settings import get_settings
 
 
@@ -55,15 +55,20 @@ class Source:
 
 
 def fingerprint(path: Place) -> str | None:
-    """Of a folder or an archive; None where there is nothing."""
+    """Of a folder or an archive; None where there is nothing.
+
+    Raises `BadDataset` and `StorageUnavailable` where that cannot be known.
+    """
     if isinstance(path, Url):
         return url_fingerprint(path)
     try:
         if path.is_dir():
             return list_folder(path)[1]
         info = path.stat()
-    except (OSError, BadDataset):
-        return None
+    except OSError as err:
+        if err.errno in GONE:
+            return None
+        raise out_of_reach(path, err) from err
     return f"{info.st_size}-{info.st_mtime_ns}"
 
 
@@ -77,12 +82,12 @@ def open_source(path: Place, unpacked: Path, expect: Expect | None = None) -> So
     path = place(path)
     if isinstance(path, Url):
         return _open_url(path, unpacked)
-    if path.is_dir():
-        listing, mark = list_folder(path)
-        return Source("folder", path, path, mark, listing)
-    mark = fingerprint(path) or ""
     data = path
     try:
+        if path.is_dir():
+            listing, mark = list_folder(path)
+            return Source("folder", path, path, mark, listing)
+        mark = fingerprint(path) or ""
         with path.open("rb") as file:
             head, size = file.read(512), path.stat().st_size
             if how := compression(head):
@@ -102,6 +107,10 @@ def open_source(path: Place, unpacked: Path, expect: Expect | None = None) -> So
         raise BadDataset(
             f"{path} cannot be opened ({err.strerror}); check that it exists and may be read."
         ) from err
+    except OSError as err:
+        if err.errno in DISK_FULL:  # the one that is unpacked to
+            raise
+        raise out_of_reach(path, err) from err
 
 
 def _open_url(url: Url, unpacked: Path) -> Source:

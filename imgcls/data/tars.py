@@ -132,6 +132,7 @@ def list_tar(fd: int, budget: Budget) -> Listing:
         if kind in _LINKS:
             target = _decode(linked or header[157:257]).removeprefix("./")
             if kind == _HARD_LINK and is_wanted(name) and target in found:
+                others += name in found
                 found[name] = found[target]
                 budget.spend_bytes(found[name][2])
             else:

@@ -6,6 +6,7 @@ The first message names the source, every other is a chunk. The end of stdin end
 import os
 import sys
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from imgcls.data import messages
 from imgcls.data.measure import Bench, measure
@@ -20,18 +21,23 @@ def main() -> None:
     chunks = sys.stdin.buffer
     if (first := messages.receive(chunks)) is None:
         return
-    source, bench = first[0], Bench()
     try:
-        with Reader(source["kind"], Path(os.fsdecode(source["path"].encode("latin-1")))) as reader:
-            while (message := messages.receive(chunks)) is not None:
-                entries = messages.to_entries(*message)
-                found = measure(reader, entries, source["max_pixels"], bench)
-                messages.send(answers, *messages.of_measures(found))
+        _answer(chunks, answers, first[0])
     except ImgclsError as err:
         messages.send(answers, err.to_dict())
-    except BrokenPipeError:  # the parent was killed: nobody waits for an answer
-        os._exit(1)
+
+
+def _answer(chunks: BinaryIO, answers: BinaryIO, source: dict[str, Any]) -> None:
+    path, bench = Path(os.fsdecode(source["path"].encode("latin-1"))), Bench()
+    with Reader(source["kind"], path) as reader:
+        while (message := messages.receive(chunks)) is not None:
+            entries = messages.to_entries(*message)
+            found = measure(reader, entries, source["max_pixels"], bench)
+            messages.send(answers, *messages.of_measures(found))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # the parent was killed: nobody waits for an answer
+        os._exit(1)

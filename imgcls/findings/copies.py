@@ -6,7 +6,7 @@ index (`imgcls.data.twins`), and then in a close look at the pictures themselves
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -131,11 +131,28 @@ class Copies:
             fix=self._fix(kind, group, labels, exact),
         )
 
-    def _contradict(self, labels: list[str] | list[float]) -> bool:
+    def _contradict(self, labels: Sequence[str | float]) -> bool:
         if self._dataset.task == "classification":
             return len(set(labels)) > 1
         targets = np.array(labels, dtype=np.float64)
         return float(np.ptp(targets)) > self._tolerance
+
+    def _majority(self, labels: Sequence[str | float]) -> list[int]:
+        """Places of the labels that agree and are more than any others that do; none for a tie."""
+        if self._dataset.task == "classification":
+            values, places = np.unique(labels, return_inverse=True)
+            alike = [np.flatnonzero(places == value) for value in range(len(values))]
+        else:
+            targets = np.array(labels, dtype=np.float64)
+            order = np.argsort(targets, kind="stable")
+            apart = np.flatnonzero(np.diff(targets[order]) > self._tolerance) + 1
+            alike = np.split(order, apart)
+        most, *others = sorted(alike, key=len, reverse=True)
+        # Targets of which each agrees with the next, and not all with all, say nothing.
+        tie = any(len(other) == len(most) for other in others)
+        if tie or self._contradict([labels[int(at)] for at in most]):
+            return []
+        return sorted(most.tolist())
 
     def _fix(self, kind: Kind, group: "_Group", labels: list[str], exact: bool) -> Fix | None:
         """One copy stays: in the split that measures, and the largest; of contradicting labels the
@@ -150,11 +167,9 @@ class Copies:
             return Fix(action="move", paths=[self._paths[row] for row in others], value=to)
         keep = list(range(len(rows)))
         if kind == "label_conflict":
-            [(label, most), *rest] = Counter(labels).most_common()
-            tie = bool(rest) and rest[0][1] == most
-            if tie and not exact:
+            keep = self._majority(labels)
+            if not keep and not exact:
                 return None
-            keep = [] if tie else [at for at in keep if labels[at] == label]
         best = max(keep, key=lambda at: self._worth(rows[at]), default=None)
         gone = [self._paths[row] for at, row in enumerate(rows) if at != best]
         return Fix(action="drop", paths=gone)

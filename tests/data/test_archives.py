@@ -148,7 +148,9 @@ def test_a_hard_link_in_a_tar_is_the_earlier_member_of_that_name(tar_of, pets, k
     files = {path.replace("cat", folder): data for path, data in pets.items()}
     path = tar_of(files, kind=kind)
     with tarfile.open(path, "a", format=kind) as archive:
-        for name, target in [("again", f"{folder}/00.jpg"), ("nothing", "cat/missing.jpg")]:
+        first = f"{folder}/00.jpg"
+        links = [("again", first), ("nothing", "cat/missing.jpg"), ("00", first)]
+        for name, target in links:
             member = tarfile.TarInfo(f"dog/{name}.jpg")
             member.type, member.linkname = tarfile.LNKTYPE, target
             archive.addfile(member)
@@ -156,6 +158,9 @@ def test_a_hard_link_in_a_tar_is_the_earlier_member_of_that_name(tar_of, pets, k
         paths = dataset.index["path"].to_pylist()
         assert len(paths) == len(pets) + 1
         assert dataset.read(paths.index("dog/again.jpg")) == pets["cat/00.jpg"]
+        assert dataset.read(paths.index("dog/00.jpg")) == pets["cat/00.jpg"]
+    # The link to nothing, and the file that another one took the name of.
+    assert DatasetStore().add(path).ignored == 2
 
 
 def test_links_in_a_zip_are_left_out(pets, zip_of):

@@ -126,6 +126,11 @@ def test_a_detector_of_torchvision_from_a_file_of_weights(
     assert json.loads(capsys.readouterr().out)["code"] == "bad_dataset"
     assert main(arguments) == 1
     assert "exists already" in capsys.readouterr().err
+    assert main(["", str(tmp_path / "other.zip")]) == 1
+    assert "The path is empty" in capsys.readouterr().err
+    arguments[1] = "/sys/cut.zip"  # where nobody can write
+    assert main([*arguments, "--weights", str(tmp_path / "w.pth"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["code"] == "storage_unavailable"
 
 
 def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
