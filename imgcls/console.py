@@ -46,11 +46,8 @@ def exit_code(work: Callable[[], None]) -> int:
     """0 when `work` is done; 1 where it is refused and 130 where it is stopped, which is told."""
     try:
         work()
-    except ImgclsError as err:
+    except (ImgclsError, OSError, MemoryError) as err:
         fail(err)
-        return 1
-    except (OSError, MemoryError) as err:
-        fail(of_system(err))
         return 1
     except KeyboardInterrupt:
         note("stopped")
@@ -87,14 +84,13 @@ def note(text: str, *, style: str = "") -> None:
     _console(stderr=True).print(clean(text), style=style or None, soft_wrap=True)
 
 
-def fail(error: Exception) -> None:
+def fail(error: ImgclsError | OSError | MemoryError) -> None:
     """Print a refusal: a red line, or with `--json` the same object as the service's."""
-    refusal = error if isinstance(error, ImgclsError) else None
-    message = " ".join((refusal.message if refusal else str(error)).split())
+    refusal = error if isinstance(error, ImgclsError) else of_system(error)
     if _json:
-        show_json(refusal.to_dict() if refusal else {"error": message, "code": "failed"})
+        show_json(refusal.to_dict())
     else:
-        note(f"error: {message}", style="bold red")
+        note(f"error: {' '.join(refusal.message.split())}", style="bold red")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], **options: Any) -> Table:

@@ -15,7 +15,7 @@ from imgcls.cli.predict import predict
 from imgcls.cli.search import leaderboard, search
 from imgcls.cli.serve import serve
 from imgcls.cli.train import recipes, train
-from imgcls.errors import ImgclsError, of_system
+from imgcls.errors import ImgclsError
 
 
 class Commands(TyperGroup):
@@ -30,11 +30,8 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             console.drop_output()
             raise typer.Exit(0) from None
-        except ImgclsError as err:
+        except (ImgclsError, OSError, MemoryError) as err:
             console.fail(err)
-            raise typer.Exit(1) from None
-        except (OSError, MemoryError) as err:
-            console.fail(of_system(err))
             raise typer.Exit(1) from None
         except ValueError as err:
             if type(err).__name__ != "ValidationError" or getattr(err, "title", "") != "Settings":
