@@ -1,7 +1,7 @@
 """Datasets: an archive or a folder of labelled images, and the index of one pass over it.
 
     entries -> zips, tars, folders, urls -> reader, url_reader -> pixelwise, measure
-            -> journal, scan (worker) -> layout, splits -> index -> source, dataset
+            -> journal, children (worker) -> scan -> layout, splits -> index -> source, dataset
             -> shelf, adding -> store -> opening, diff
     pattern, where -> labelling -> fields (with layout); tables, imagefolder
 

@@ -2,26 +2,23 @@
 
 Decoding lets go of the interpreter lock, the rest of the work on a small image does not: of 21 us
 of processor time for a 32 x 32 JPEG, 11 are the decoder's, so threads wait for each other. A child
-costs 0.12 s of processor time before its first image, so small sets do without.
-
-Children are started as `python -m imgcls.data.worker` and not by `multiprocessing`: nothing of the
-parent's main module runs again (a server, a notebook, a script without a guard), and they import
-only what measuring needs. The calling thread works from the start, while they come up.
+costs 0.12 s of processor time before its first image, so small sets do without; the calling thread
+works from the start, while it comes up.
 """
 
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import BinaryIO, Protocol, Self, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 
 from imgcls.data import messages
+from imgcls.data.children import Children, children_for, end
 from imgcls.data.entries import Entries, Ints, Kind
 from imgcls.data.journal import Journal, journal_key
 from imgcls.data.measure import Bench, Measures, blank, measure
@@ -52,54 +49,10 @@ _CHUNK_FILES, _CHUNK_S, _CHUNK_BYTES = (256, 2_048), 0.1, 4 * 2**20
 """Least and most files of a chunk, the seconds that it is to take, and about how many bytes it has
 at most. Parent and child hold each other up when they exchange one: for a seventh of the time with
 256 pictures of 32 x 32."""
-_PROCESS_FILES = 20_000
-"""From here on a child's start is won back."""
 _KEEP_FILES, _KEEP_BYTES = 10_000, 256 * 2**20
 """From either on a pass is kept for the case that it is interrupted."""
 _MAX_THREADS = 8
 _URL_THREADS = 16
-
-
-class Children:
-    """Child processes that come up while a source is listed. Those not needed end with the context.
-
-    Thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._started: list[subprocess.Popen[bytes]] = []
-        self._ready: deque[subprocess.Popen[bytes]] = deque()
-
-    def expect(self, files: int) -> None:
-        """Start what a scan of so many files takes."""
-        if files >= _PROCESS_FILES:
-            with contextlib.suppress(OSError):
-                for _ in range(usable_cores() - 1):
-                    self._ready.append(self._start())
-
-    def take(self) -> "subprocess.Popen[bytes]":
-        """One of them, or a new one where there is none. Raises `OSError`."""
-        try:
-            return self._ready.popleft()
-        except IndexError:
-            return self._start()
-
-    def kill(self) -> None:
-        """End the work of all at once; whoever took one waits for it."""
-        for child in self._started:
-            child.kill()
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        child = _start_child()
-        self._started.append(child)
-        return child
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for child in self._ready:
-            _end(child)
 
 
 def scan(
@@ -120,14 +73,12 @@ def scan(
     measured: where it has something of a pass over the same entries, that pass goes on. Raises
     `BadDataset` where the source cannot be opened.
     """
-    cores = usable_cores()
     if isinstance(path, Url):  # the time goes into waiting for it
         threads, processes = threads or _URL_THREADS, 0
-    large = len(entries) >= _PROCESS_FILES
     if processes is None:
-        processes = cores - 1 if large else 0
+        processes = children_for(len(entries))
     if threads is None:
-        threads = 1 if processes else min(cores, _MAX_THREADS)
+        threads = 1 if processes else min(usable_cores(), _MAX_THREADS)
     with opened(journal, entries) as kept:
         work = _Scan(kind, path, entries, progress, children or Children(), kept)
         return work.run(threads, processes)
@@ -136,8 +87,9 @@ def scan(
 def opened(journal: Journal | None, entries: Entries) -> Journal:
     """The journal of a pass; one that keeps nothing where the pass is over within seconds."""
     long = len(entries) >= _KEEP_FILES or entries.packed.sum() >= _KEEP_BYTES
-    kept = journal if long and journal else Journal()
-    return kept.opened(journal_key(entries, get_settings().max_image_pixels))
+    if journal is None or not long:
+        return Journal()
+    return journal.opened(journal_key(entries, get_settings().max_image_pixels))
 
 
 class _Scan:
@@ -161,8 +113,7 @@ class _Scan:
         for start, part in kept.found.items():
             self._found.put(start, part)
         self._left = deque(gaps(len(entries), kept.found))
-        self._waiting = sum(gap.stop - gap.start for gap in self._left)
-        self._done, self._reported = len(entries) - self._waiting, 0
+        self._done, self._reported = sum(map(len, kept.found.values())), 0
         self._files, self._workers = _CHUNK_FILES[0], 1
         self._failure: BaseException | None = None
         self._children = children
@@ -218,12 +169,12 @@ class _Scan:
         with self._changed:
             if not self._left:
                 return None
+            left = sum(gap.stop - gap.start for gap in self._left)
+            files = min(self._files, max(_CHUNK_FILES[0], left // (2 * self._workers)))
             gap = self._left.popleft()
-            files = min(self._files, max(_CHUNK_FILES[0], self._waiting // (2 * self._workers)))
             stop = min(gap.stop, _end_of_chunk(self._reached, gap.start, files, _CHUNK_BYTES))
             if stop < gap.stop:
                 self._left.appendleft(slice(stop, gap.stop))
-            self._waiting -= stop - gap.start
         return gap.start, self._entries.take(slice(gap.start, stop))
 
     def _store(self, start: int, part: Measures) -> None:
@@ -274,7 +225,7 @@ class _Scan:
         except BaseException as err:
             self._fail(err)
         finally:
-            _end(child)
+            end(child)
 
 
 def _answer(child: subprocess.Popen[bytes], answers: BinaryIO) -> Measures:
@@ -298,14 +249,15 @@ def gaps(count: int, found: Mapping[int, Measures]) -> list[slice]:
     return [gap for gap in (*rows, slice(end, count)) if gap.start < gap.stop]
 
 
-def slices(entries: Entries, rows: slice, files: int, size: int) -> list[slice]:
-    """Those rows in runs of at most so many files, and of about `size` bytes."""
-    reached = np.cumsum(entries.packed)
-    found, start = [], rows.start
-    while start < rows.stop:
-        stop = min(rows.stop, _end_of_chunk(reached, start, files, size))
-        found.append(slice(start, stop))
-        start = stop
+def slices(entries: Entries, left: Iterable[slice], files: int, size: int) -> list[slice]:
+    """The rows that are left in runs of at most so many files, and of about `size` bytes."""
+    reached, found = np.cumsum(entries.packed), []
+    for rows in left:
+        start = rows.start
+        while start < rows.stop:
+            stop = min(rows.stop, _end_of_chunk(reached, start, files, size))
+            found.append(slice(start, stop))
+            start = stop
     return found
 
 
@@ -314,29 +266,3 @@ def _end_of_chunk(reached: Ints, start: int, files: int, size: int) -> int:
     before = reached[start - 1] if start else 0
     stop = int(np.searchsorted(reached, before + size, side="right"))
     return max(start + 1, min(stop, start + files))
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    with contextlib.suppress(BrokenPipeError):
-        cast(BinaryIO, child.stdin).close()
-    cast(BinaryIO, child.stdout).close()
-    child.wait()
-
-
-def _start_child() -> subprocess.Popen[bytes]:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
-        "OPENBLAS_NUM_THREADS": "1",
-        # Memory of the size of a stack is kept for the next one: to ask the system for it anew,
-        # page by page, took a fifth of a child's time.
-        "MALLOC_MMAP_THRESHOLD_": str(2**24),
-        "MALLOC_TRIM_THRESHOLD_": str(2**25),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "imgcls.data.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # an interrupt reaches the parent, which ends its children
-    )

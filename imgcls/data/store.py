@@ -14,6 +14,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from imgcls.data.adding import check_same, resolved, summarized, watch, with_metadata, write
+from imgcls.data.children import Children
 from imgcls.data.dataset import Dataset
 from imgcls.data.fix_list import FixRow, fix_hash, read_csv, to_csv
 from imgcls.data.fixes import apply_fixes
@@ -26,7 +27,7 @@ from imgcls.data.index import (
 )
 from imgcls.data.journal import Journal
 from imgcls.data.labelling import FOLDERS, Labelling
-from imgcls.data.scan import Children, Progress, Scanner, scan
+from imgcls.data.scan import Progress, Scanner, scan
 from imgcls.data.shelf import Shelf, check_unchanged, is_unchanged, link, lost
 from imgcls.data.source import index_source, open_source
 from imgcls.data.summary import (

@@ -37,11 +37,7 @@ class RayScanner:
         with opened(journal, entries) as kept:
             found = dict(kept.found)
             done = sum(map(len, found.values()))
-            runs = [
-                run
-                for gap in gaps(len(entries), found)
-                for run in slices(entries, gap, CHUNK_FILES, CHUNK_BYTES)
-            ]
+            runs = slices(entries, gaps(len(entries), found), CHUNK_FILES, CHUNK_BYTES)
             chunks = [entries.take(run) for run in runs]
             with connect(self._address):
                 parts = mapped(_measure, chunks, kind=kind, path=path, max_pixels=pixels)

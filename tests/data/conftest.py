@@ -5,11 +5,13 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imgcls.data import scan as scan_module
 from imgcls.settings import get_settings
 
 Files = dict[str, bytes]
@@ -86,3 +88,17 @@ def tar_of(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of images that `measure` was asked for."""
+    counts: list[int] = []
+    measure = scan_module.measure
+
+    def count(reader: Any, entries: Any, *others: Any) -> Any:
+        counts.append(len(entries))
+        return measure(reader, entries, *others)
+
+    monkeypatch.setattr(scan_module, "measure", count)
+    return counts

@@ -35,20 +35,6 @@ def source(pets, zip_of, tmp_path, monkeypatch):
     return run
 
 
-@pytest.fixture
-def measured(monkeypatch):
-    """Numbers of images that `measure` was asked for."""
-    counts = []
-    measure = scan_module.measure
-
-    def count(reader, entries, *others):
-        counts.append(len(entries))
-        return measure(reader, entries, *others)
-
-    monkeypatch.setattr(scan_module, "measure", count)
-    return counts
-
-
 def stop_at(images):
     def progress(done, total):
         if done >= images:

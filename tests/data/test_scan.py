@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from imgcls.data import children as children_module
 from imgcls.data import measure as measure_module
 from imgcls.data import open_dataset
 from imgcls.data import scan as scan_module
@@ -33,27 +34,21 @@ def test_whoever_measures_the_result_is_the_same(entries, threads, processes):
     assert_equal(found, alone)
 
 
-def test_chunks_are_as_large_as_their_time_allows_and_the_result_is_the_same(entries, monkeypatch):
+def test_chunks_are_as_large_as_their_time_allows_and_the_result_is_the_same(
+    entries, monkeypatch, measured
+):
     path, rows = entries
     alone = scan("zip", path, rows, threads=1, processes=0)
-    counts = []
-    measure = scan_module.measure
-
-    def count(reader, chunk, *others):
-        counts.append(len(chunk))
-        return measure(reader, chunk, *others)
-
-    monkeypatch.setattr(scan_module, "measure", count)
     for seconds, most, expected in [
         (1e3, 9, [3, 9, 4, 3, 2]),  # time enough: half of what is left, so that all end together
         (1e3, 4, [3, 4, 4, 4, 3, 3]),
         (0.0, 9, [3] * 7),
     ]:
-        counts.clear()
+        measured.clear()
         monkeypatch.setattr(scan_module, "_CHUNK_S", seconds)
         monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, most))
         assert_equal(scan("zip", path, rows, threads=1, processes=0), alone)
-        assert counts == expected
+        assert measured == expected
 
 
 def assert_equal(found, expected):
@@ -103,9 +98,10 @@ def test_what_progress_raises_ends_the_scan_and_leaves_nothing(
     def stop(done, total):
         raise Stop
 
-    monkeypatch.setattr(scan_module, "_PROCESS_FILES", 1)
+    monkeypatch.setattr(children_module, "_PROCESS_FILES", 1)
     monkeypatch.setattr(scan_module, "usable_cores", lambda: 1 + processes)
-    started = kept(monkeypatch, scan_module, "_start_child")
+    monkeypatch.setattr(children_module, "usable_cores", lambda: 1 + processes)
+    started = kept(monkeypatch, children_module, "_start_child")
     with pytest.raises(Stop):
         open_dataset(zip_of(pets), progress=stop)
     assert [child.poll() is not None for child in started] == [True] * processes
@@ -133,14 +129,14 @@ def test_an_interrupt_while_helpers_start_ends_those_that_run(entries, monkeypat
 def test_a_child_that_is_killed_is_an_error_that_says_so(entries, monkeypatch):
     path, rows = entries
     slow_start(monkeypatch)
-    start = scan_module._start_child
+    start = children_module._start_child
 
     def doomed():
         child = start()
         os.kill(child.pid, signal.SIGKILL)
         return child
 
-    monkeypatch.setattr(scan_module, "_start_child", doomed)
+    monkeypatch.setattr(children_module, "_start_child", doomed)
     with pytest.raises(ImgclsError, match="ended with code -9"):
         scan("zip", path, rows, threads=1, processes=1)
 
@@ -251,11 +247,11 @@ def test_children_that_are_not_needed_end(pets, zip_of, monkeypatch):
 
 def watch_children(monkeypatch):
     """Those started, and those that got work; from one file on, on two cores."""
-    monkeypatch.setattr(scan_module, "_PROCESS_FILES", 1)
+    monkeypatch.setattr(children_module, "_PROCESS_FILES", 1)
     monkeypatch.setattr(scan_module, "_CHUNK_FILES", (3, 3))
-    monkeypatch.setattr(scan_module, "usable_cores", lambda: 2)
-    started = kept(monkeypatch, scan_module, "_start_child")
-    return started, kept(monkeypatch, scan_module.Children, "take")
+    monkeypatch.setattr(children_module, "usable_cores", lambda: 2)
+    started = kept(monkeypatch, children_module, "_start_child")
+    return started, kept(monkeypatch, children_module.Children, "take")
 
 
 def kept(monkeypatch, owner, name):
